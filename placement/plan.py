@@ -1,0 +1,85 @@
+"""The answer of the solver: which replica on which device with how many bytes, and what was refused and why."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from placement.demand import Estimate
+
+
+class Strategy(StrEnum):
+    SINGLE_DEVICE = "single-device"
+    MULTI_DEVICE = "multi-device"
+    TENSOR_PARALLEL = "tensor-parallel"
+    OFFLOAD = "offload"
+    REDUCED = "reduced"
+
+
+class RefusalKind(StrEnum):
+    BLOCKED = "blocked"
+    """May become possible when something else changes."""
+    INFEASIBLE = "infeasible"
+    """Never on this hardware."""
+
+
+class Cause(StrEnum):
+    """Why one device could not take one replica."""
+
+    TOO_SMALL = "too_small"
+    """The empty device, less headroom, is smaller than the replica's peak."""
+    NO_ROOM = "no_room"
+    UNHEALTHY = "unhealthy"
+    CORDONED = "cordoned"
+    TOO_FEW_DEVICES = "too_few_devices"
+    """The node has fewer usable devices than `tensor_parallel`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Placement:
+    """One replica's share of one or more devices of one node.
+
+    `replica` is `<model>#<ordinal>`; `estimate` is per device; `reason` is one clause for people.
+    """
+
+    replica: str
+    model: str
+    node: str
+    devices: tuple[str, ...]
+    estimate: Estimate
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refusal:
+    """Why `num_replicas` of a model were not placed: facts, from which `message` is made.
+
+    `causes` counts devices by cause. `best_device` is the usable device with the most room left
+    above its headroom (`best_room_bytes`), or None when there is none.
+    """
+
+    model: str
+    num_replicas: int
+    kind: RefusalKind
+    causes: tuple[tuple[Cause, int], ...]
+    needed_bytes: int
+    best_device: str | None
+    best_room_bytes: int
+    advice: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """Immutable; `inventory_version` names the snapshot it was made from.
+
+    `gap` is the proven distance to the optimum as a fraction (0.0 = proven optimal), None when not proven.
+    """
+
+    inventory_version: int
+    headroom: float
+    strategy: Strategy
+    placements: tuple[Placement, ...]
+    refusals: tuple[Refusal, ...]
+    solver: str
+    gap: float | None
