@@ -1,0 +1,104 @@
+"""The configuration as the rest of the product sees it: frozen, checked, with units in the names.
+
+Built once by `serve_app.config.load` from the pydantic schema; nothing else reads YAML.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+
+class DeviceChoice(StrEnum):
+    AUTO = "auto"
+    """CUDA devices where NVML finds any, else the host's memory."""
+    CUDA = "cuda"
+    HOST = "host"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FleetSettings:
+    headroom: float
+    """Fraction of every device kept free."""
+    devices: DeviceChoice
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelSettings:
+    """`source` is `default:<name>` for a model made by our own trainer, or a checkpoint directory."""
+
+    id: str
+    source: str
+    dtype: str
+    max_model_len: int
+    max_num_seqs: int
+    num_replicas: int
+    priority: int
+    kv_cache_bytes: int | None
+    """None: enough for `max_num_seqs` sequences of `max_model_len` tokens."""
+    tensor_parallel: int
+    path: str
+    """Key in cluster.yaml, e.g. `models[0]`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SamplingDefaults:
+    """Applied only where the request is silent; None leaves the engine's own default."""
+
+    temperature: float | None
+    top_p: float | None
+    max_tokens: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModeSettings:
+    name: str
+    candidates: tuple[str, ...]
+    """Model ids in order of preference."""
+    sampling: SamplingDefaults
+    latency_target_s: float
+    cache_ttl_s: float
+    """0 turns the cache of this mode off."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CacheSettings:
+    max_bytes: int
+    """Bound on stored answers in one gateway replica."""
+    redis_url: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GatewaySettings:
+    num_replicas: int
+    max_body_bytes: int
+    first_token_timeout_s: float
+    """Longest wait for the first byte of an answer."""
+    between_tokens_timeout_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TracingSettings:
+    sample_ratio: float
+    keep_recent: int
+    """Traces kept in local files for `headroom traces`; 0 keeps none."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StorageSettings:
+    home: Path
+    """Models, state and trace files; `HEADROOM_HOME` or `~/.headroom`."""
+    model_roots: tuple[Path, ...]
+    """Checkpoints are only ever opened below these, and below `home/models`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    fleet: FleetSettings
+    models: tuple[ModelSettings, ...]
+    modes: tuple[ModeSettings, ...]
+    cache: CacheSettings
+    gateway: GatewaySettings
+    tracing: TracingSettings
+    storage: StorageSettings

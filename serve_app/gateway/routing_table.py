@@ -1,0 +1,41 @@
+"""What the gateway may forward to: a frozen table that the controller publishes and the gateway only reads."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Backend:
+    """One ready engine replica.
+
+    `url` is the base address of its own HTTP server; `deployment` is `<model>@<node>`.
+    `checkpoint_step` is the trainer's step, None when the checkpoint does not say.
+    """
+
+    replica: str
+    model: str
+    deployment: str
+    url: str
+    weights_version: str
+    checkpoint_step: int | None
+    device: str
+    max_num_seqs: int
+    max_model_len: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Peer:
+    """One gateway replica, for finding the owner of a cache key."""
+
+    replica: str
+    url: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RoutingTable:
+    version: int
+    backends: tuple[Backend, ...]
+    peers: tuple[Peer, ...]
+    internal_secret: str
+    """Sent as `x-headroom-internal` to engines and peers, who refuse requests without it."""
