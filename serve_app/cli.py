@@ -1,0 +1,84 @@
+"""The `headroom` command: a table of subcommands, each imported only when it is called.
+
+Must not import a subcommand, nor anything heavy, at module top: `headroom --help` answers at once.
+"""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass
+
+import click
+
+from serve_app.errors import HeadroomError
+
+INTERRUPTED_EXIT_CODE = 130
+"""128 + SIGINT, as shells report it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Subcommand:
+    """`module` holds a click command named `command`; `summary` is its line in `headroom --help`."""
+
+    module: str
+    summary: str
+
+
+SUBCOMMANDS: dict[str, Subcommand] = {
+    "up": Subcommand("serve_app.commands.up", "Start everything that cluster.yaml names, on this machine."),
+    "down": Subcommand("serve_app.commands.down", "Stop what `headroom up` started, engine cores included."),
+    "status": Subcommand("serve_app.commands.status", "Show health, models and weights of the running cluster."),
+    "plan": Subcommand("serve_app.commands.plan", "Show which model goes where, and what is refused and why."),
+    "gpus": Subcommand("serve_app.commands.gpus", "Show devices, shares planned and measured, and their headroom."),
+    "config": Subcommand("serve_app.commands.config", "Check, explain and show cluster.yaml."),
+    "models": Subcommand("serve_app.commands.models", "Make, list and verify models."),
+    "eval": Subcommand("serve_app.commands.eval", "Ask a model its test set through the live API."),
+    "traces": Subcommand("serve_app.commands.traces", "Show the last traces kept on this machine."),
+}
+
+
+class ShownError(click.ClickException):
+    """A HeadroomError on its way to stderr: one message, no traceback, its own exit code."""
+
+    def __init__(self, error: HeadroomError) -> None:
+        super().__init__(str(error))
+        self.exit_code = error.exit_code
+
+
+class LazyGroup(click.Group):
+    """A group whose commands live in `SUBCOMMANDS`."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(SUBCOMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        entry = SUBCOMMANDS.get(cmd_name)
+        if entry is None:
+            return None
+        command = importlib.import_module(entry.module).command
+        assert isinstance(command, click.Command), f"{entry.module}.command is no click command"
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Writes the table from its summaries; click's own would import every subcommand."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, entry.summary) for name, entry in SUBCOMMANDS.items()])
+
+    def invoke(self, ctx: click.Context) -> object:
+        try:
+            return super().invoke(ctx)
+        except HeadroomError as error:
+            raise ShownError(error) from error
+        except KeyboardInterrupt:
+            click.echo("Interrupted.", err=True)
+            ctx.exit(INTERRUPTED_EXIT_CODE)
+
+
+@click.group(
+    cls=LazyGroup,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},
+    epilog="Exit codes: 0 done, 1 refused or failed, 2 bad usage or configuration, 3 not running; serve_app/errors.py has all.",
+)
+@click.version_option(package_name="headroom", prog_name="headroom")
+def main() -> None:
+    """Several language models on one Ray cluster, never out of device memory."""
