@@ -1,0 +1,155 @@
+"""vLLM as an engine: `AsyncLLM` with vLLM's own OpenAI request, response and serving classes.
+
+The only file that imports vLLM. Import it after `engine_environment` has been applied.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from http import HTTPStatus
+from typing import Any
+
+import orjson
+import psutil
+from pydantic import ValidationError
+from starlette.datastructures import State
+from starlette.requests import Request
+from vllm.engine.arg_utils import AsyncEngineArgs
+from vllm.entrypoints.launchers.api_server.app_state import init_app_state
+from vllm.entrypoints.launchers.cli_args import make_arg_parser
+from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest
+from vllm.entrypoints.openai.completion.protocol import CompletionRequest
+from vllm.entrypoints.serve.engine.protocol import ErrorResponse
+from vllm.entrypoints.serve.exception_handling.error_response import create_error_response
+from vllm.utils.argparse_utils import FlexibleArgumentParser
+from vllm.v1.engine.async_llm import AsyncLLM
+
+from placement.inventory import DeviceKind
+from serve_app.engines.protocol import Endpoint, EngineLaunch, Stream, Unary
+
+_EXIT_WAIT_S = 10.0
+
+
+def engine_arguments(launch: EngineLaunch) -> list[str]:
+    """Command line that `vllm serve` would take for the same engine.
+
+    `--gpu-memory-utilization` only has to be below what is free: with the KV bytes pinned it sizes nothing.
+    Source: vLLM 0.32 `config/cache.py`.
+    """
+    arguments = {
+        "--model": str(launch.checkpoint),
+        "--served-model-name": launch.model,
+        "--dtype": launch.dtype,
+        "--max-model-len": str(launch.max_model_len),
+        "--max-num-seqs": str(launch.max_num_seqs),
+        "--kv-cache-memory-bytes": str(launch.kv_cache_bytes),
+        "--tensor-parallel-size": str(launch.tensor_parallel),
+        "--gpu-memory-utilization": "0.01",
+        "--load-format": "safetensors",
+        **launch.trace_arguments,
+    }
+    flags = ["--disable-log-stats"]
+    if launch.device_kind is not DeviceKind.CUDA:
+        flags.append("--enforce-eager")  # without it the CPU build wants a C++ compiler
+    return [item for pair in arguments.items() for item in pair] + flags
+
+
+class VllmEngine:
+    """One vLLM engine: front end in this process, engine core in a child process."""
+
+    def __init__(self, launch: EngineLaunch) -> None:
+        self._launch = launch
+        self._state = State()
+        self._llm: AsyncLLM | None = None
+
+    async def start(self) -> None:
+        args = make_arg_parser(FlexibleArgumentParser()).parse_args(engine_arguments(self._launch))
+        self._llm = await asyncio.to_thread(AsyncLLM.from_engine_args, AsyncEngineArgs.from_cli_args(args))
+        tasks = await self._llm.get_supported_tasks()
+        await init_app_state(self._llm, self._state, args, tasks)
+
+    async def warm_up(self) -> None:
+        """Unary and streamed, alone and together, so that every code path has run once."""
+        chat = {"model": self._launch.model, "messages": [{"role": "user", "content": "1+1"}], "max_tokens": 8}
+        await self._drain(chat)
+        await self._drain({**chat, "stream": True})
+        await asyncio.gather(*(self._drain(chat) for _ in range(min(8, self._launch.max_num_seqs))))
+        for _ in range(3):
+            await self._drain(chat)
+
+    async def _drain(self, body: Mapping[str, Any]) -> None:
+        answer = await self.answer(Endpoint.CHAT, orjson.dumps(body), {})
+        if isinstance(answer, Unary):
+            if answer.status != HTTPStatus.OK:
+                raise RuntimeError(f"warm-up of {self._launch.model!r} failed: {answer.body.decode(errors='replace')}")
+            return
+        async for _ in answer.chunks:
+            pass
+
+    async def answer(self, endpoint: Endpoint, body: bytes, headers: Mapping[str, str]) -> Unary | Stream:
+        raw_request = _starlette_request(endpoint, headers)
+        try:
+            if endpoint is Endpoint.CHAT:
+                chat = ChatCompletionRequest.model_validate_json(body)
+                result = await self._state.openai_serving_chat.create_chat_completion(chat, raw_request)
+            else:
+                completion = CompletionRequest.model_validate_json(body)
+                result = await self._state.openai_serving_completion.create_completion(completion, raw_request)
+        except ValidationError as error:
+            return _unary(create_error_response(_first_problem(error), param=_first_location(error)))
+        except Exception as error:  # vLLM maps each of its exceptions to a status itself
+            return _unary(create_error_response(error))
+        if isinstance(result, ErrorResponse):
+            return _unary(result)
+        if hasattr(result, "model_dump_json"):
+            return Unary(HTTPStatus.OK, result.model_dump_json().encode())
+        return Stream(_encoded(result))
+
+    def alive(self) -> bool:
+        return self._llm is not None and not self._llm.errored
+
+    def process_ids(self) -> tuple[int, ...]:
+        own = psutil.Process()
+        return (own.pid, *(child.pid for child in own.children(recursive=True)))
+
+    async def stop(self) -> None:
+        """Abort what runs, end the engine core, and wait until its processes are gone."""
+        children = psutil.Process().children(recursive=True)
+        if self._llm is not None:
+            await asyncio.to_thread(self._llm.shutdown)
+            self._llm = None
+        await asyncio.to_thread(_end_processes, children)
+
+
+def _end_processes(processes: list[psutil.Process]) -> None:
+    _, alive = psutil.wait_procs(processes, timeout=_EXIT_WAIT_S)
+    for process in alive:
+        process.kill()
+    psutil.wait_procs(alive, timeout=_EXIT_WAIT_S)
+
+
+def _starlette_request(endpoint: Endpoint, headers: Mapping[str, str]) -> Request:
+    raw_headers = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
+    return Request({"type": "http", "method": "POST", "path": endpoint.value, "headers": raw_headers})
+
+
+def _unary(response: ErrorResponse) -> Unary:
+    return Unary(response.error.code, orjson.dumps(response.model_dump()))
+
+
+async def _encoded(chunks: AsyncIterator[str]) -> AsyncIterator[bytes]:
+    async for chunk in chunks:
+        yield chunk.encode()
+
+
+def _first_problem(error: ValidationError) -> str:
+    problem = error.errors(include_url=False, include_input=False, include_context=False)[0]
+    return f"{'.'.join(str(part) for part in problem['loc']) or 'body'}: {problem['msg']}"
+
+
+def _first_location(error: ValidationError) -> str | None:
+    location = error.errors(include_url=False, include_input=False, include_context=False)[0]["loc"]
+    return str(location[0]) if location else None
+
+
