@@ -7,7 +7,9 @@
     ├── CheckpointRefused        5   a checkpoint is missing, damaged, unsafe or outside the allowed roots
     ├── ModelUnsupported         6   a checkpoint is whole, but its kind cannot be estimated or served
     ├── DeviceUnreadable         7   the device kind that was asked for cannot be read
-    └── BadAnswer                8   something answered, but not as Headroom does
+    ├── BadAnswer                8   something answered, but not as Headroom does
+    ├── FleetUnready             9   Ray cannot give what the plan needs: a group, a warden, a share
+    └── EngineStartFailed       10   an engine did not come up, or not where it was planned
 
 Each says three things: what happened, what was expected, what to do. A bug is an assert and not in this
 tree; a refusal of the solver is a value (`placement.plan.Refusal`) and not in this tree either.
@@ -59,3 +61,11 @@ class DeviceUnreadable(HeadroomError):
 
 class BadAnswer(HeadroomError):
     exit_code = 8
+
+
+class FleetUnready(HeadroomError):
+    exit_code = 9
+
+
+class EngineStartFailed(HeadroomError):
+    exit_code = 10
