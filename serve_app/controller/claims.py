@@ -1,0 +1,85 @@
+"""Values that pass between the controller and those who ask it: replicas, gateways, the command line."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from placement.inventory import DeviceKind
+from serve_app.fleet.groups import Seat
+from tracing.metrics import Delta
+
+
+class SlotState(StrEnum):
+    FREE = "free"
+    CLAIMED = "claimed"
+    """A replica has it and prepares: imports, reads files. It may not take device memory yet."""
+    STARTING = "starting"
+    """The one replica that starts on these devices now."""
+    READY = "ready"
+    REAPING = "reaping"
+    """Its replica died; what it left behind is being ended."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Slot:
+    """One planned replica: the place a starting Serve replica may claim.
+
+    `share_bytes` is held at rest and while starting; `peak_bytes` is what starting may reach. Both per device.
+    """
+
+    name: str
+    model: str
+    deployment: str
+    node: str
+    seats: tuple[Seat, ...]
+    device_kind: DeviceKind
+    device_uuids: tuple[str, ...]
+    share_bytes: int
+    peak_bytes: int
+    kv_cache_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Weights:
+    """One checkpoint as served. `version` is the first 12 hex digits of its digest."""
+
+    path: Path
+    version: str
+    step: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claim:
+    """Permission for one replica to use one slot. `epoch` rises for ever; an older one is refused everywhere."""
+
+    slot: Slot
+    epoch: int
+    weights: Weights
+    internal_secret: str
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """No slot yet, and why; ask again."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReadyReport:
+    """What a replica says when it can serve. Bytes are per device, measured at rest and at the highest."""
+
+    url: str
+    load_s: float
+    measured_bytes: int
+    peak_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Push:
+    """Metrics of one process, numbered so that a repeated push counts once."""
+
+    source: str
+    deltas: tuple[Delta, ...]

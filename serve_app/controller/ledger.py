@@ -1,0 +1,143 @@
+"""Who holds which planned slot: a pure state machine over the slots of the current plan.
+
+Decides claims, the order of starts (one per device at a time) and what a death means. Knows no Ray, no
+clock and no store; the controller acts on what it returns, after writing it down.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from serve_app.controller.claims import ReadyReport, Slot, SlotState, Waiting, Weights
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tenure:
+    """One replica's hold on one slot. `seen_s` is when it was last heard of, on the caller's monotonic clock."""
+
+    slot: str
+    replica: str
+    epoch: int
+    pid: int
+    state: SlotState
+    weights: Weights
+    seen_s: float
+    report: ReadyReport | None = None
+
+    @property
+    def marker(self) -> str:
+        """Mark carried by every process of this tenure."""
+        return f"{self.slot}:{self.epoch}"
+
+
+class Ledger:
+    """The one owner of tenures. Every method returns what changed; None means nothing did."""
+
+    def __init__(self, *, next_epoch: int) -> None:
+        self._slots: dict[str, Slot] = {}
+        self._tenures: dict[str, Tenure] = {}
+        self._next_epoch = next_epoch
+
+    @property
+    def slots(self) -> Mapping[str, Slot]:
+        return self._slots
+
+    @property
+    def tenures(self) -> Mapping[str, Tenure]:
+        return self._tenures
+
+    def plan(self, slots: Iterable[Slot]) -> tuple[Tenure, ...]:
+        """Take over a new plan. Returns the tenures whose slot is gone or has moved; they keep their bytes until freed."""
+        new = {slot.name: slot for slot in slots}
+        moved = tuple(t for t in self._tenures.values() if self._slots.get(t.slot) != new.get(t.slot))
+        kept = {name: slot for name, slot in self._slots.items() if any(t.slot == name for t in moved)}
+        self._slots = {**kept, **new}
+        return moved
+
+    def restore(self, tenures: Iterable[Tenure]) -> None:
+        """Take back what the store knew; each must be heard of again before its deadline."""
+        for tenure in tenures:
+            if tenure.slot in self._slots:
+                self._tenures[tenure.slot] = tenure
+                self._next_epoch = max(self._next_epoch, tenure.epoch + 1)
+
+    def claim(self, *, deployment: str, replica: str, pid: int, weights: Weights, now_s: float) -> Tenure | Waiting:
+        mine = [slot for slot in self._slots.values() if slot.deployment == deployment]
+        for slot in mine:
+            held = self._tenures.get(slot.name)
+            if held is not None and held.replica == replica:
+                return held
+        free = [slot for slot in mine if slot.name not in self._tenures]
+        if not free:
+            return Waiting(_why_no_slot(deployment, mine, self._tenures))
+        tenure = Tenure(
+            slot=free[0].name,
+            replica=replica,
+            epoch=self._next_epoch,
+            pid=pid,
+            state=SlotState.CLAIMED,
+            weights=weights,
+            seen_s=now_s,
+        )
+        self._next_epoch += 1
+        self._tenures[tenure.slot] = tenure
+        return tenure
+
+    def start(self, *, slot: str, epoch: int) -> Tenure | Waiting | None:
+        """Let the tenure take device memory, unless another replica is starting on one of its devices."""
+        tenure = self._current(slot, epoch)
+        if tenure is None or tenure.state is SlotState.STARTING:
+            return tenure
+        devices = _devices(self._slots[slot])
+        for other in self._tenures.values():
+            if other.state in (SlotState.STARTING, SlotState.REAPING) and devices & _devices(self._slots[other.slot]):
+                return Waiting(f"{other.slot!r} is {other.state.value} on {', '.join(sorted(devices))}")
+        return self._set(replace(tenure, state=SlotState.STARTING))
+
+    def ready(self, *, slot: str, epoch: int, report: ReadyReport) -> Tenure | None:
+        tenure = self._current(slot, epoch)
+        return tenure and self._set(replace(tenure, state=SlotState.READY, report=report))
+
+    def seen(self, *, slot: str, epoch: int, now_s: float) -> Tenure | None:
+        """The replica lives. None: it is fenced off, and must stop."""
+        tenure = self._current(slot, epoch)
+        if tenure is None or tenure.state is SlotState.REAPING:
+            return None
+        return self._set(replace(tenure, seen_s=now_s))
+
+    def lost(self, *, slot: str, epoch: int) -> Tenure | None:
+        """The replica is gone. Its slot stays taken until its bytes are back."""
+        tenure = self._current(slot, epoch)
+        if tenure is None or tenure.state is SlotState.REAPING:
+            return None
+        return self._set(replace(tenure, state=SlotState.REAPING))
+
+    def freed(self, *, slot: str, epoch: int) -> Tenure | None:
+        tenure = self._current(slot, epoch)
+        return tenure and self._tenures.pop(slot)
+
+    def silent(self, *, now_s: float, limit_s: float) -> tuple[Tenure, ...]:
+        """Tenures not heard of for longer than `limit_s`."""
+        return tuple(
+            t for t in self._tenures.values() if t.state is not SlotState.REAPING and now_s - t.seen_s > limit_s
+        )
+
+    def _current(self, slot: str, epoch: int) -> Tenure | None:
+        tenure = self._tenures.get(slot)
+        return tenure if tenure is not None and tenure.epoch == epoch else None
+
+    def _set(self, tenure: Tenure) -> Tenure:
+        self._tenures[tenure.slot] = tenure
+        return tenure
+
+
+def _devices(slot: Slot) -> set[str]:
+    return {seat.device for seat in slot.seats}
+
+
+def _why_no_slot(deployment: str, slots: Sequence[Slot], tenures: Mapping[str, Tenure]) -> str:
+    if not slots:
+        return f"the plan has no slot for {deployment!r}"
+    held = ", ".join(f"{slot.name} by {tenures[slot.name].replica} ({tenures[slot.name].state.value})" for slot in slots)
+    return f"all {len(slots)} planned slots of {deployment!r} are held: {held}"

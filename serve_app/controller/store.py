@@ -1,0 +1,91 @@
+"""What survives a restart of the controller: one SQLite file, written before anything is acted on.
+
+WAL mode with full synchronisation: a row that was reported written is there after a power cut.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+
+import orjson
+from pydantic import TypeAdapter
+
+from placement.estimate import Measurement
+from serve_app.controller.ledger import Tenure
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS tenures (slot TEXT PRIMARY KEY, tenure BLOB NOT NULL);
+CREATE TABLE IF NOT EXISTS plans (version INTEGER PRIMARY KEY AUTOINCREMENT, plan BLOB NOT NULL);
+CREATE TABLE IF NOT EXISTS measurements (key TEXT PRIMARY KEY, measurement BLOB NOT NULL);
+"""
+_KEPT_PLANS = 100
+_TENURE = TypeAdapter(Tenure)
+_MEASUREMENT = TypeAdapter(Measurement)
+
+
+class Store:
+    """Owned by the controller alone; opened by nobody else for writing."""
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))  # it holds the internal secret
+        self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+        self._db.execute("PRAGMA journal_mode=WAL")
+        self._db.execute("PRAGMA synchronous=FULL")
+        self._db.executescript(_SCHEMA)
+
+    def internal_secret(self) -> str:
+        """Made once; known to the gateway and the engines only."""
+        self._db.execute("INSERT OR IGNORE INTO meta VALUES ('internal_secret', ?)", (secrets.token_urlsafe(32),))
+        return str(self._db.execute("SELECT value FROM meta WHERE key='internal_secret'").fetchone()[0])
+
+    def reserve_epochs(self, count: int) -> int:
+        """First of `count` epochs that no controller before this one can have given out."""
+        self._db.execute("INSERT OR IGNORE INTO meta VALUES ('next_epoch', '1')")
+        row = self._db.execute(
+            "UPDATE meta SET value = CAST(value AS INTEGER) + ? WHERE key='next_epoch' RETURNING CAST(value AS INTEGER)",
+            (count,),
+        ).fetchone()
+        return int(row[0]) - count
+
+    def save_tenure(self, tenure: Tenure) -> None:
+        self._db.execute(
+            "INSERT OR REPLACE INTO tenures VALUES (?, ?)", (tenure.slot, _TENURE.dump_json(tenure))
+        )
+
+    def drop_tenure(self, slot: str) -> None:
+        self._db.execute("DELETE FROM tenures WHERE slot = ?", (slot,))
+
+    def tenures(self) -> Iterator[Tenure]:
+        for (blob,) in self._db.execute("SELECT tenure FROM tenures").fetchall():
+            yield _TENURE.validate_json(blob)
+
+    def save_plan(self, plan: dict[str, object]) -> int:
+        """Version of the stored plan. Only the last hundred are kept."""
+        cursor = self._db.execute("INSERT INTO plans (plan) VALUES (?)", (orjson.dumps(plan),))
+        version = int(cursor.lastrowid or 0)
+        self._db.execute("DELETE FROM plans WHERE version <= ?", (version - _KEPT_PLANS,))
+        return version
+
+    def save_measurement(self, key: str, measurement: Measurement) -> None:
+        self._db.execute("INSERT OR REPLACE INTO measurements VALUES (?, ?)", (key, _MEASUREMENT.dump_json(measurement)))
+
+    def close(self) -> None:
+        self._db.close()
+
+
+def read_measurement(path: Path, key: str) -> Measurement | None:
+    """What an earlier start measured, read without opening the store for writing; None when there is nothing."""
+    if not path.exists():
+        return None
+    with sqlite3.connect(f"file:{path}?mode=ro", uri=True) as db:
+        try:
+            row = db.execute("SELECT measurement FROM measurements WHERE key = ?", (key,)).fetchone()
+        except sqlite3.OperationalError:
+            return None
+    return _MEASUREMENT.validate_json(row[0]) if row else None

@@ -1,0 +1,62 @@
+"""uvicorn inside a replica, on a free port of the node's address, without touching signal handlers."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import Iterator
+
+import uvicorn
+
+from serve_app.engines.asgi import EngineServer
+from serve_app.engines.protocol import Engine
+
+_STARTED_POLL_S = 0.01
+_STOP_TIMEOUT_S = 5
+
+
+class _QuietServer(uvicorn.Server):
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Signals belong to Ray's worker process."""
+        yield
+
+
+class HttpServer:
+    def __init__(self, engine: Engine, *, secret: str) -> None:
+        self._app = EngineServer(engine, secret=secret)
+        self._server: _QuietServer | None = None
+        self._task: asyncio.Task[None] | None = None
+        self.url = ""
+
+    async def start(self, *, host: str) -> None:
+        """Listen; returns when requests are accepted. `url` is set then."""
+        listener = socket.create_server((host, 0), backlog=2048)
+        self.url = f"http://{host}:{listener.getsockname()[1]}"
+        self._server = _QuietServer(
+            uvicorn.Config(
+                self._app,
+                http="httptools",
+                lifespan="off",
+                log_level="warning",
+                access_log=False,
+                timeout_keep_alive=600,
+                timeout_graceful_shutdown=_STOP_TIMEOUT_S,
+            )
+        )
+        self._task = asyncio.create_task(self._server.serve(sockets=[listener]))
+        while not self._server.started:
+            if self._task.done():
+                self._task.result()
+            await asyncio.sleep(_STARTED_POLL_S)
+
+    def close(self) -> None:
+        """Refuse new requests; those running may finish."""
+        self._app.closed = True
+
+    async def stop(self) -> None:
+        self.close()
+        if self._server is not None and self._task is not None:
+            self._server.should_exit = True
+            await asyncio.wait_for(self._task, timeout=2 * _STOP_TIMEOUT_S)

@@ -1,0 +1,182 @@
+"""The Serve replica that hosts one engine: claim a slot, hold the shares, start, prove the device, serve.
+
+Nothing here takes device memory before the controller said that it is this replica's turn.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import ray
+from ray import serve
+
+from serve_app.controller.claims import Claim, ReadyReport, Waiting
+from serve_app.engines.environment import engine_environment
+from serve_app.engines.http_server import HttpServer
+from serve_app.engines.peak import PeakSampler
+from serve_app.engines.protocol import Engine, EngineLaunch
+from serve_app.engines.spec import EngineSpec
+from serve_app.errors import EngineStartFailed
+from serve_app.fleet.groups import hold_share
+from serve_app.fleet.names import share_name
+from serve_app.fleet.process_memory import SHARE_VARIABLE
+from serve_app.logs import logger
+
+_BEAT_S = 1.0
+_WATCH_S = 0.1
+_ASK_AGAIN_S = 0.5
+_LAST_ANSWERS_S = 0.5
+"""How long a replica with a dead engine stays to hand out its 503s."""
+
+
+class EngineReplica:
+    """One engine under Serve. Serve awaits `__init__`; the replica is ready when it returns."""
+
+    async def __init__(self, spec: EngineSpec) -> None:
+        self._spec = spec
+        self._replica = serve.get_replica_context().replica_id.unique_id
+        self._controller = serve.get_deployment_handle("controller", "headroom")
+        self._closing = False
+        self._claim = await self._claimed()
+        self._shares = await self._held_shares()
+        self._engine = await self._imported_engine()
+        await self._turn()
+        self._server, report = await self._started()
+        await self._controller.ready.remote(self._claim.slot.name, self._claim.epoch, report)
+        self._tasks = [asyncio.create_task(self._beat()), asyncio.create_task(self._watch())]
+        _log.info("engine ready", **self._facts(), **{"url": report.url, "load_s": round(report.load_s, 1)})
+
+    def check_health(self) -> None:
+        """Called by Serve. A dead engine core has ended the process already; this catches what is left."""
+        if not self._engine.alive():
+            raise RuntimeError(f"the engine of {self._claim.slot.name} is dead")
+
+    async def __del__(self) -> None:
+        """Graceful end, called by Serve: no new work, then the engine's processes, then the share."""
+        self._closing = True
+        for task in getattr(self, "_tasks", []):
+            task.cancel()
+        if hasattr(self, "_server"):
+            await self._server.stop()
+        if hasattr(self, "_engine"):
+            await self._engine.stop()
+
+    async def _claimed(self) -> Claim:
+        reason = ""
+        while True:
+            answer: Claim | Waiting = await self._controller.claim.remote(
+                self._spec.deployment, self._replica, os.getpid()
+            )
+            if isinstance(answer, Claim):
+                return answer
+            if answer.reason != reason:
+                reason = answer.reason
+                _log.info("waiting for a slot", deployment=self._spec.deployment, reason=reason)
+            await asyncio.sleep(_ASK_AGAIN_S)
+
+    async def _held_shares(self) -> list[Any]:
+        """One share actor per device, placed by Ray inside the device's bundle. They die with this process."""
+        slot = self._claim.slot
+        name = share_name(slot.name, self._claim.epoch)
+        shares = [
+            await asyncio.to_thread(hold_share, seat, num_bytes=slot.share_bytes, name=f"{name}-{index}")
+            for index, seat in enumerate(slot.seats)
+        ]
+        await asyncio.gather(*(share.ping.remote() for share in shares))
+        await self._controller.hold.remote(slot.name, self._claim.epoch, shares)
+        return shares
+
+    async def _imported_engine(self) -> Engine:
+        launch = self._launch()
+        os.environ.update(engine_environment(launch))
+        os.environ[SHARE_VARIABLE] = f"{self._claim.slot.name}:{self._claim.epoch}"
+        return await asyncio.to_thread(_vllm_engine, launch)
+
+    async def _turn(self) -> None:
+        reason = ""
+        while True:
+            answer = await self._controller.start.remote(self._claim.slot.name, self._claim.epoch)
+            if answer is None:
+                raise EngineStartFailed(f"The claim on {self._claim.slot.name!r} was taken back before the start.")
+            if not isinstance(answer, Waiting):
+                return
+            if answer.reason != reason:
+                reason = answer.reason
+                _log.info("waiting for a turn to start", **self._facts(), reason=reason)
+            await asyncio.sleep(_ASK_AGAIN_S)
+
+    async def _started(self) -> tuple[HttpServer, ReadyReport]:
+        began_s = time.monotonic()
+        with PeakSampler(marker=os.environ[SHARE_VARIABLE], kind=self._claim.slot.device_kind) as sampler:
+            await self._engine.start()
+            await self._engine.warm_up()
+            load_s = time.monotonic() - began_s
+            server = HttpServer(self._engine, secret=self._claim.internal_secret)
+            await server.start(host=ray.util.get_node_ip_address())
+        report = ReadyReport(
+            url=server.url, load_s=load_s, measured_bytes=sampler.last_bytes, peak_bytes=sampler.peak_bytes
+        )
+        return server, report
+
+    async def _beat(self) -> None:
+        """Tell the controller that we live. Told that the claim is gone, end at once."""
+        while not self._closing:
+            await asyncio.sleep(_BEAT_S)
+            with _controller_may_restart():
+                known = await self._controller.beat.remote(self._claim.slot.name, self._claim.epoch, self._shares)
+                if not known:
+                    _log.error("fenced off: the claim is no longer valid", **self._facts())
+                    await self._die()
+
+    async def _watch(self) -> None:
+        while self._engine.alive():
+            await asyncio.sleep(_WATCH_S)
+        if not self._closing:
+            _log.error("engine core died", **self._facts())
+            await self._die()
+
+    async def _die(self) -> None:
+        """End the process so that Serve starts a new replica now, not after three failed checks."""
+        self._server.close()
+        await asyncio.sleep(_LAST_ANSWERS_S)
+        os._exit(1)
+
+    def _launch(self) -> EngineLaunch:
+        slot = self._claim.slot
+        return EngineLaunch(
+            model=self._spec.model,
+            checkpoint=self._claim.weights.path,
+            dtype=self._spec.dtype,
+            max_model_len=self._spec.max_model_len,
+            max_num_seqs=self._spec.max_num_seqs,
+            kv_cache_bytes=slot.kv_cache_bytes,
+            device_kind=slot.device_kind,
+            device_uuids=slot.device_uuids,
+            tensor_parallel=self._spec.tensor_parallel,
+        )
+
+    def _facts(self) -> dict[str, Any]:
+        return {"slot": self._claim.slot.name, "epoch": self._claim.epoch, "replica": self._replica}
+
+
+def _vllm_engine(launch: EngineLaunch) -> Engine:
+    from serve_app.engines.vllm_engine import VllmEngine
+
+    return VllmEngine(launch)
+
+
+@contextlib.contextmanager
+def _controller_may_restart() -> Iterator[None]:
+    """The data plane goes on without the controller: its absence is logged, never fatal."""
+    try:
+        yield
+    except (ray.exceptions.RayError, serve.exceptions.RayServeException) as error:
+        _log.warning("the controller does not answer", error=type(error).__name__)
+
+
+_log = logger("headroom.engine")
