@@ -42,7 +42,11 @@ class ShownError(click.ClickException):
 
     def __init__(self, error: HeadroomError) -> None:
         super().__init__(str(error))
-        self.exit_code = error.exit_code
+        self.error = error
+
+    @property
+    def exit_code(self) -> int:  # type: ignore[override]  # click has one code per class; ours is per error
+        return self.error.exit_code
 
 
 class LazyGroup(click.Group):
@@ -75,9 +79,10 @@ class LazyGroup(click.Group):
 
 
 @click.group(
+    name="headroom",
     cls=LazyGroup,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},
-    epilog="Exit codes: 0 done, 1 refused or failed, 2 bad usage or configuration, 3 not running; serve_app/errors.py has all.",
+    epilog="Exit codes: 0 done, 1 refused or failed, 2 bad usage or configuration, 3 not running.",
 )
 @click.version_option(package_name="headroom", prog_name="headroom")
 def main() -> None:

@@ -21,7 +21,7 @@ from typing import Any, ClassVar
 
 
 class HeadroomError(Exception):
-    """`what` happened, what was `expected`, and what to do about it (`advice`): whole sentences, the last two optional."""
+    """`what` happened, what was `expected`, what to do (`advice`): whole sentences, the last two optional."""
 
     exit_code: ClassVar[int] = 1
 

@@ -1,0 +1,94 @@
+"""From the checked schema to the frozen settings; the one place where paths and the environment are looked at."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from serve_app.config.schema import (
+    ClusterArgs,
+    GatewaySection,
+    ModelSection,
+    ModeSection,
+    SamplingSection,
+    StorageSection,
+)
+from serve_app.config.settings import (
+    CacheSettings,
+    DeviceChoice,
+    FleetSettings,
+    GatewaySettings,
+    ModelSettings,
+    ModeSettings,
+    SamplingDefaults,
+    Settings,
+    StorageSettings,
+    TracingSettings,
+)
+
+HOME_VARIABLE = "HEADROOM_HOME"
+
+
+def convert(args: ClusterArgs, *, base_dir: Path, environment: Mapping[str, str]) -> Settings:
+    """`base_dir` is where relative paths start."""
+    return Settings(
+        fleet=FleetSettings(headroom=args.fleet.headroom, devices=DeviceChoice(args.fleet.devices)),
+        models=tuple(_model(model, index, base_dir) for index, model in enumerate(args.models)),
+        modes=tuple(_mode(name, mode) for name, mode in args.modes.items()),
+        cache=CacheSettings(max_bytes=args.cache.max_bytes, redis_url=args.cache.redis_url),
+        gateway=_gateway(args.gateway),
+        tracing=TracingSettings(sample_ratio=args.tracing.sample_ratio, keep_recent=args.tracing.keep_recent),
+        storage=_storage(args.storage, base_dir, environment),
+    )
+
+
+def _model(section: ModelSection, index: int, base_dir: Path) -> ModelSettings:
+    is_default = section.source.startswith("default:")
+    return ModelSettings(
+        id=section.id,
+        source=section.source if is_default else str(_absolute(section.source, base_dir)),
+        dtype=section.dtype,
+        max_model_len=section.max_model_len,
+        max_num_seqs=section.max_num_seqs,
+        num_replicas=section.replicas,
+        priority=section.priority,
+        kv_cache_bytes=section.kv_cache_bytes,
+        tensor_parallel=section.tensor_parallel,
+        path=f"models[{index}]",
+    )
+
+
+def _mode(name: str, section: ModeSection) -> ModeSettings:
+    return ModeSettings(
+        name=name,
+        candidates=tuple(section.candidates),
+        sampling=_sampling(section.sampling),
+        latency_target_s=section.latency_target_s,
+        cache_ttl_s=section.cache_ttl_s,
+    )
+
+
+def _sampling(section: SamplingSection) -> SamplingDefaults:
+    return SamplingDefaults(temperature=section.temperature, top_p=section.top_p, max_tokens=section.max_tokens)
+
+
+def _gateway(section: GatewaySection) -> GatewaySettings:
+    return GatewaySettings(
+        num_replicas=section.replicas,
+        max_body_bytes=section.max_body_bytes,
+        first_token_timeout_s=section.first_token_timeout_s,
+        between_tokens_timeout_s=section.between_tokens_timeout_s,
+    )
+
+
+def _storage(section: StorageSection, base_dir: Path, environment: Mapping[str, str]) -> StorageSettings:
+    home = section.home or environment.get(HOME_VARIABLE) or "~/.headroom"
+    return StorageSettings(
+        home=_absolute(home, base_dir),
+        model_roots=tuple(_absolute(root, base_dir) for root in section.model_roots),
+    )
+
+
+def _absolute(text: str, base_dir: Path) -> Path:
+    """Not resolved through symbolic links: who opens a path decides what it may lead to."""
+    return (base_dir / Path(text).expanduser()).absolute()

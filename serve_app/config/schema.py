@@ -1,0 +1,132 @@
+"""What cluster.yaml may say below `applications[name=headroom].args`: names, types, ranges, defaults, meaning.
+
+The descriptions are also the comments of cluster.yaml and of `headroom config schema`; a test keeps them equal.
+Rules that look at more than one key are in `crosschecks.py`.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from serve_app.config.schema_types import FilePath, Name, RedisUrl, SizeRange, Source
+
+
+class Section(BaseModel):
+    """Strict: `"1"` is no number and `1` is no text, so that a typing slip never becomes a setting."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, validate_default=True, allow_inf_nan=False)
+
+
+class FleetSection(Section):
+    headroom: float = Field(
+        0.20, ge=0.0, le=0.95, description="Fraction of every device kept free, also while models start."
+    )
+    devices: Literal["auto", "cuda", "host"] = Field(
+        "auto",
+        description="Where models run: GPUs (cuda), the machine's memory (host), or GPUs if there are any (auto).",
+    )
+
+
+class ModelSection(Section):
+    id: Name = Field(description="Name the API knows the model by.")
+    source: Source = Field(
+        description=(
+            "default:mini, default:small or default:base (made on first use), or a checkpoint directory below "
+            "storage.model_roots; a relative path starts at this file's directory."
+        )
+    )
+    dtype: Literal["float32", "bfloat16", "float16"] = Field(
+        "float32", description="Number format of weights and KV cache on the device."
+    )
+    max_model_len: int = Field(512, ge=16, le=10_485_760, description="Longest prompt plus answer, in tokens.")
+    max_num_seqs: int = Field(64, ge=1, le=4096, description="Most requests one replica works on at the same time.")
+    replicas: int = Field(1, ge=1, le=64, description="Engines that run this model.")
+    priority: int = Field(10, ge=0, le=1000, description="When room is short, a larger priority wins; 0 to 1000.")
+    kv_cache_bytes: Annotated[int, SizeRange(2**20, 2**44)] | None = Field(
+        None,
+        description="KV cache of one replica, e.g. 512MiB; null holds max_num_seqs requests of max_model_len tokens.",
+    )
+    tensor_parallel: int = Field(1, ge=1, le=64, description="Devices of one node that share each replica.")
+
+
+class SamplingSection(Section):
+    temperature: float | None = Field(
+        None, ge=0.0, le=2.0, description="0 always takes the likeliest token; null leaves it to the model."
+    )
+    top_p: float | None = Field(
+        None, gt=0.0, le=1.0, description="Share of probability to sample from; null leaves it to the model."
+    )
+    max_tokens: int | None = Field(
+        None, ge=1, le=10_485_760, description="Longest answer in tokens; null leaves it to the model's length."
+    )
+
+
+class ModeSection(Section):
+    candidates: list[Name] = Field(min_length=1, description="Model ids in order of preference.")
+    sampling: SamplingSection = Field(
+        default_factory=SamplingSection, description="Used only where the request itself says nothing."
+    )
+    latency_target_s: float = Field(
+        5.0, gt=0.0, le=3600.0, description="Time within which 95 % of requests should be answered, in seconds."
+    )
+    cache_ttl_s: float = Field(
+        300.0, ge=0.0, le=2_592_000.0, description="How long an answer may be given again, in seconds; 0 never."
+    )
+
+
+class CacheSection(Section):
+    max_bytes: Annotated[int, SizeRange(2**20, 2**40)] = Field(
+        256 * 2**20, description="Most memory that stored answers take in one gateway replica."
+    )
+    redis_url: RedisUrl | None = Field(
+        None, description="Redis that all gateway replicas share; null keeps answers in the gateways themselves."
+    )
+
+
+class GatewaySection(Section):
+    replicas: int = Field(1, ge=1, le=64, description="Gateway processes behind the address.")
+    max_body_bytes: Annotated[int, SizeRange(2**10, 2**28)] = Field(
+        2**20, description="Largest request body that is read."
+    )
+    first_token_timeout_s: float = Field(
+        60.0, gt=0.0, le=3600.0, description="Longest wait for the first piece of an answer, in seconds."
+    )
+    between_tokens_timeout_s: float = Field(
+        30.0, gt=0.0, le=3600.0, description="Longest wait between two pieces of an answer, in seconds."
+    )
+
+
+class TracingSection(Section):
+    sample_ratio: float = Field(
+        1.0, ge=0.0, le=1.0, description="Fraction of requests traced, where the caller has not decided already."
+    )
+    keep_recent: int = Field(
+        200, ge=0, le=100_000, description="Traces kept in files for `headroom traces`; 0 keeps none."
+    )
+
+
+class StorageSection(Section):
+    home: FilePath | None = Field(
+        None, description="Directory of models, state and traces; null takes $HEADROOM_HOME, else ~/.headroom."
+    )
+    model_roots: list[FilePath] = Field(
+        default_factory=list, description="Checkpoints are opened only below these directories and below home/models."
+    )
+
+
+class ClusterArgs(Section):
+    """The arguments of the application `headroom`."""
+
+    fleet: FleetSection = Field(default_factory=FleetSection, description="Devices and how full they may get.")
+    models: list[ModelSection] = Field(min_length=1, description="Models to serve.")
+    modes: dict[Name, ModeSection] = Field(
+        default_factory=dict, description="Modes a caller may ask for as model name or by the header x-headroom-mode."
+    )
+    cache: CacheSection = Field(default_factory=CacheSection, description="Cache of answers.")
+    gateway: GatewaySection = Field(default_factory=GatewaySection, description="The process that takes requests.")
+    tracing: TracingSection = Field(
+        default_factory=TracingSection, description="Traces; OTLP export is set by the standard OTEL_ variables."
+    )
+    storage: StorageSection = Field(default_factory=StorageSection, description="Files.")
