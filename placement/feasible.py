@@ -1,0 +1,81 @@
+"""Room on one device: the arithmetic every placing decision stands on.
+
+The rule (spec A2): bytes at rest of all shares + the largest single (peak - rest) of one start
+<= floor(total * (1 - headroom)) - holdings. One start at a time per device, so only the largest
+start counts, and any replica may have to start again, so all of them are candidates.
+
+Knows nothing of options, priorities or goals. The verifier (`check.py`) must not import this.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from fractions import Fraction
+
+from placement.demand import Estimate
+from placement.inventory import Device, DeviceHealth
+
+TAKES_SHARES = frozenset({DeviceHealth.HEALTHY, DeviceHealth.DEGRADED, DeviceHealth.THROTTLED})
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What the shares on one device need: `rest_bytes` always, `start_bytes` more while one of them starts."""
+
+    rest_bytes: int = 0
+    start_bytes: int = 0
+
+    @property
+    def peak_bytes(self) -> int:
+        return self.rest_bytes + self.start_bytes
+
+    def plus(self, estimate: Estimate) -> Load:
+        return Load(self.rest_bytes + estimate.rest_bytes, max(self.start_bytes, start_bytes(estimate)))
+
+
+def start_bytes(estimate: Estimate) -> int:
+    """Bytes held only while the replica starts, per device."""
+    return estimate.peak_bytes - estimate.rest_bytes
+
+
+def load_of(estimates: Iterable[Estimate]) -> Load:
+    load = Load()
+    for estimate in estimates:
+        load = load.plus(estimate)
+    return load
+
+
+def is_usable(device: Device) -> bool:
+    """True where a share may lie at all; cordoned and unhealthy devices are emptied."""
+    return not device.cordoned and device.health in TAKES_SHARES
+
+
+def limit_bytes(total_bytes: int, headroom: float) -> int:
+    """Bytes of a device below its headroom, rounded down; `headroom` is read as the decimal it is written as."""
+    return int(total_bytes * (1 - Fraction(str(headroom))))
+
+
+def budget_bytes(device: Device, headroom: float) -> int:
+    """What shares may take together. Negative when holdings already eat into the headroom."""
+    return limit_bytes(device.total_bytes, headroom) - sum(holding.num_bytes for holding in device.holdings)
+
+
+def room_bytes(budget: int, load: Load, estimate: Estimate) -> int:
+    """The largest peak this replica could have and still fit; it fits exactly if its `peak_bytes` is not above.
+
+    A neighbour's larger start takes room at rest too, hence the second term.
+    """
+    return budget - load.rest_bytes - max(0, load.start_bytes - start_bytes(estimate))
+
+
+def fits(budget: int, load: Load, estimate: Estimate) -> bool:
+    return load.plus(estimate).peak_bytes <= budget
+
+
+def slots(budget: int, estimate: Estimate, *, at_most: int) -> int:
+    """How many replicas like this one an empty device of this budget takes, counted up to `at_most`."""
+    free = budget - start_bytes(estimate)
+    if free < estimate.rest_bytes:
+        return 0
+    return at_most if estimate.rest_bytes == 0 else min(at_most, free // estimate.rest_bytes)
