@@ -1,0 +1,296 @@
+"""Every name under which the product can be seen: spans, their attributes, resources and metrics.
+
+One table, so that a name is spelled in one place. Only what the code records stands here: a metric that
+nobody records is worse than none. Knows nothing of exporters nor of how values are collected.
+
+Sources: OpenTelemetry semantic conventions 1.40 (HTTP stable, GenAI in development and therefore pinned
+here and nowhere else); metric names carry the prefix `headroom_`, except the four of the cache.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+# -- Services (resource attribute `service.name`) ----------------------------------------------------
+
+GATEWAY = "headroom-gateway"
+ENGINE = "headroom-engine"
+CONTROLLER = "headroom-controller"
+NODE_ROLE = "headroom.node.role"
+
+# -- Spans: names hold no ids. `{}` is a mode or a model, both bounded -------------------------------
+
+ROUTE_SPAN = "route {}"
+LOAD_MODEL_SPAN = "load model {}"
+PLACEMENT_SPAN = "scheduler.placement"
+VLLM_REQUEST_SPAN = "llm_request"
+"""Made by vLLM, child of the `chat` span."""
+
+
+class Operation(StrEnum):
+    """`gen_ai.operation.name`; the client span is named `<operation> <model>`."""
+
+    CHAT = "chat"
+    TEXT_COMPLETION = "text_completion"
+
+
+# -- Span attributes ---------------------------------------------------------------------------------
+
+HTTP_METHOD = "http.request.method"
+HTTP_ROUTE = "http.route"
+HTTP_STATUS = "http.response.status_code"
+ERROR_TYPE = "error.type"
+
+GEN_AI_OPERATION = "gen_ai.operation.name"
+GEN_AI_PROVIDER = "gen_ai.provider.name"
+PROVIDER_VLLM = "vllm"
+GEN_AI_REQUEST_MODEL = "gen_ai.request.model"
+GEN_AI_REQUEST_MAX_TOKENS = "gen_ai.request.max_tokens"
+GEN_AI_REQUEST_TEMPERATURE = "gen_ai.request.temperature"
+GEN_AI_REQUEST_TOP_P = "gen_ai.request.top_p"
+GEN_AI_REQUEST_STREAM = "gen_ai.request.stream"
+GEN_AI_REQUEST_CHOICES = "gen_ai.request.choice.count"
+GEN_AI_RESPONSE_ID = "gen_ai.response.id"
+GEN_AI_RESPONSE_MODEL = "gen_ai.response.model"
+GEN_AI_RESPONSE_FINISH_REASONS = "gen_ai.response.finish_reasons"
+GEN_AI_INPUT_TOKENS = "gen_ai.usage.input_tokens"
+GEN_AI_OUTPUT_TOKENS = "gen_ai.usage.output_tokens"
+
+TENANT = "headroom.tenant"
+MODE = "headroom.mode"
+MODEL = "headroom.model"
+DEPLOYMENT = "headroom.deployment"
+CACHE = "headroom.cache"
+DOWNSHIFTED_FROM = "headroom.downshifted_from"
+DECISION = "headroom.decision"
+WEIGHTS_VERSION = "headroom.weights_version"
+DEVICE = "headroom.device"
+
+# -- Metrics -----------------------------------------------------------------------------------------
+
+NO_MODE = "none"
+"""Label `mode` of a request that named a model and no mode."""
+OTHER = "other"
+"""Takes the place of a label value beyond its metric's cap."""
+
+
+class Merge(StrEnum):
+    """How one gauge series reported by several sources becomes one value."""
+
+    SUM = "sum"
+    LATEST = "latest"
+    """A fact about the world: the report made last counts."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Counter:
+    """`max_values` bounds the distinct values of each label; `known` are values created at 0 beside declared ones."""
+
+    name: str
+    help: str
+    labels: tuple[str, ...] = ()
+    max_values: int = 64
+    known: tuple[tuple[str, tuple[str, ...]], ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gauge:
+    name: str
+    help: str
+    labels: tuple[str, ...] = ()
+    max_values: int = 64
+    merge: Merge = Merge.LATEST
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Histogram:
+    """`buckets` are upper bounds, ascending, in the unit of the name; +Inf is implied."""
+
+    name: str
+    help: str
+    buckets: tuple[float, ...]
+    labels: tuple[str, ...] = ()
+    max_values: int = 64
+    known: tuple[tuple[str, tuple[str, ...]], ...] = ()
+
+
+Metric = Counter | Gauge | Histogram
+
+_MAX_DEVICES = 1024
+_DEVICE = ("node", "device")
+_ROUTES = (
+    *("/v1/chat/completions", "/v1/completions", "/v1/models", "/v1/models/{id}", "/health", "/models/info"),
+    *("/metrics", "/admin/cache/stats", "/admin/fleet"),
+)
+_HTTP = (("route", _ROUTES), ("method", ("GET", "POST")), ("code", ("200", "400", "404", "500", "503")))
+_OUTCOMES = (("outcome", ("success", "error", "timeout", "cancelled", "rejected")),)
+_LOADED = (("outcome", ("success", "error")),)
+# 2.5, 3.2 and 4.5 s are the modes' targets, so that "within target" is read off a bucket and not interpolated.
+_REQUEST_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 3.2, 4.5, 10.0, 30.0, 60.0)
+_FIRST_TOKEN_S = (0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+_PER_TOKEN_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
+# 2.2, 5.5 and 16.5 s are the default limits for small, medium and large models.
+_LOAD_S = (0.5, 1.0, 2.2, 5.5, 10.0, 16.5, 30.0, 60.0, 120.0, 300.0)
+_SHORT_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0)
+
+HTTP_REQUESTS = Counter(
+    name="headroom_http_requests_total",
+    help="HTTP requests answered by the gateway.",
+    labels=("route", "method", "code"),
+    known=_HTTP,
+)
+HTTP_REQUEST_DURATION = Histogram(
+    name="headroom_http_request_duration_seconds",
+    help="Time from the first byte of a request to the last byte of its answer.",
+    labels=("route", "method", "code"),
+    buckets=_REQUEST_S,
+)
+INFERENCE_REQUESTS = Counter(
+    name="headroom_inference_requests_total",
+    help="Chat and completion requests by how they ended.",
+    labels=("mode", "model", "outcome"),
+    known=_OUTCOMES,
+)
+INFERENCE_REQUEST_DURATION = Histogram(
+    name="headroom_inference_request_duration_seconds",
+    help="Duration of chat and completion requests, answers from the cache included.",
+    labels=("mode", "model"),
+    buckets=_REQUEST_S,
+)
+INFERENCE_REQUEST_SECONDS = Counter(
+    name="headroom_inference_request_seconds_total",
+    help="Sum of the durations of chat and completion requests.",
+    labels=("mode", "model"),
+)
+TIME_TO_FIRST_TOKEN = Histogram(
+    name="headroom_time_to_first_token_seconds",
+    help="Time from the arrival of a request to the first byte of its streamed answer from the engine.",
+    labels=("model",),
+    buckets=_FIRST_TOKEN_S,
+)
+TIME_PER_OUTPUT_TOKEN = Histogram(
+    name="headroom_time_per_output_token_seconds",
+    help="Time per token after the first one, mean over one answer.",
+    labels=("model",),
+    buckets=_PER_TOKEN_S,
+)
+TOKENS = Counter(
+    name="headroom_tokens_total",
+    help="Tokens read (input), made (output), and answered from the cache (cached).",
+    labels=("model", "type"),
+    known=(("type", ("input", "output", "cached")),),
+)
+REQUESTS_IN_FLIGHT = Gauge(
+    name="headroom_requests_in_flight",
+    help="Requests now running in an engine of this model.",
+    labels=("model",),
+    merge=Merge.SUM,
+)
+CACHE_HITS = Counter(
+    name="cache_hits_total",
+    help="Answers given from the response cache.",
+    labels=("mode", "cache_type"),
+)
+CACHE_MISSES = Counter(
+    name="cache_misses_total",
+    help="Requests that looked into the response cache in vain.",
+    labels=("mode", "cache_type"),
+)
+CACHE_TTL_EXPIRED = Counter(
+    name="cache_ttl_expired_total",
+    help="Stored answers that were too old when they were looked for or swept.",
+    labels=("mode", "cache_type"),
+)
+CACHE_HIT_RATE = Gauge(
+    name="cache_hit_rate",
+    help="cache_hits_total / (cache_hits_total + cache_misses_total); NaN before the first look-up.",
+    labels=("mode", "cache_type"),
+)
+MODEL_REPLICAS = Gauge(
+    name="headroom_model_replicas",
+    help="Replicas of a model by state: desired, ready, starting, sleeping, draining.",
+    labels=("model", "state"),
+)
+MODEL_LOAD = Histogram(
+    name="headroom_model_load_seconds",
+    help="Time from the start of a replica's engine to ready.",
+    labels=("model", "outcome"),
+    buckets=_LOAD_S,
+    known=_LOADED,
+)
+WEIGHTS_VERSION_INFO = Gauge(
+    name="headroom_weights_version_info",
+    help="1 for the weights that serve a model; step is the trainer's, or empty.",
+    labels=("model", "version", "step"),
+)
+DEVICE_UP = Gauge(
+    name="headroom_device_up",
+    help="1 while the device can be read.",
+    labels=(*_DEVICE, "uuid"),
+    max_values=_MAX_DEVICES,
+)
+DEVICE_INFO = Gauge(
+    name="headroom_device_info",
+    help="1; product and driver of the device.",
+    labels=(*_DEVICE, "uuid", "product", "driver"),
+    max_values=_MAX_DEVICES,
+)
+DEVICE_MEMORY = Gauge(
+    name="headroom_device_memory_bytes",
+    help="Memory of the device: total, used, planned, leased, foreign.",
+    labels=(*_DEVICE, "state"),
+    max_values=_MAX_DEVICES,
+)
+DEVICE_HEADROOM = Gauge(
+    name="headroom_device_headroom_ratio",
+    help="Free memory of the device as a fraction of its total.",
+    labels=_DEVICE,
+    max_values=_MAX_DEVICES,
+)
+WATCH_POLL = Histogram(
+    name="headroom_watch_poll_seconds",
+    help="Time one poll of a node's devices took.",
+    labels=("node",),
+    buckets=_SHORT_S,
+    max_values=_MAX_DEVICES,
+)
+WATCH_POLL_ERRORS = Counter(
+    name="headroom_watch_poll_errors_total",
+    help="Polls that failed or missed their deadline.",
+    labels=("node",),
+    max_values=_MAX_DEVICES,
+)
+WATCH_LAST_POLL = Gauge(
+    name="headroom_watch_last_poll_timestamp_seconds",
+    help="Unix time of the last good poll.",
+    labels=("node",),
+    max_values=_MAX_DEVICES,
+)
+PLANS = Counter(
+    name="headroom_plans_total",
+    help="Plans made, by whether all demands were placed.",
+    labels=("outcome",),
+    known=(("outcome", ("placed", "refused", "error")),),
+)
+PLAN_SECONDS = Histogram(
+    name="headroom_plan_seconds",
+    help="Time to make and verify one plan.",
+    buckets=_SHORT_S,
+)
+PLACEMENT_REFUSALS = Gauge(
+    name="headroom_placement_refusals",
+    help="Replicas the current plan refuses, by kind of refusal.",
+    labels=("reason",),
+)
+BUILD_INFO = Gauge(name="headroom_build_info", help="1; version of the product.", labels=("version",))
+TRACE_SPANS_DROPPED = Counter(
+    name="headroom_trace_spans_dropped_total",
+    help="Spans lost because a queue was full or an export failed.",
+    labels=("exporter", "reason"),
+    known=(("exporter", ("otlp", "file")), ("reason", ("queue_full", "export_failed"))),
+)
+
+METRICS: dict[str, Metric] = {
+    metric.name: metric for metric in tuple(globals().values()) if isinstance(metric, Counter | Gauge | Histogram)
+}
