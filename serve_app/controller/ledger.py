@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from serve_app.controller.claims import ReadyReport, Slot, SlotState, Waiting, Weights
+from serve_app.fleet.process_memory import ProcessKey
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,7 +20,7 @@ class Tenure:
     slot: str
     replica: str
     epoch: int
-    pid: int
+    process: ProcessKey
     state: SlotState
     weights: Weights
     seen_s: float
@@ -55,14 +56,14 @@ class Ledger:
         self._slots = {**kept, **new}
         return moved
 
-    def restore(self, tenures: Iterable[Tenure]) -> None:
-        """Take back what the store knew; each must be heard of again before its deadline."""
+    def restore(self, tenures: Iterable[Tenure], *, now_s: float) -> None:
+        """Take back what the store knew; each must be heard of again before its deadline, counted from now."""
         for tenure in tenures:
             if tenure.slot in self._slots:
-                self._tenures[tenure.slot] = tenure
+                self._tenures[tenure.slot] = replace(tenure, seen_s=now_s)
                 self._next_epoch = max(self._next_epoch, tenure.epoch + 1)
 
-    def claim(self, *, deployment: str, replica: str, pid: int, weights: Weights, now_s: float) -> Tenure | Waiting:
+    def claim(self, *, deployment: str, replica: str, process: ProcessKey, weights: Weights, now_s: float) -> Tenure | Waiting:
         mine = [slot for slot in self._slots.values() if slot.deployment == deployment]
         for slot in mine:
             held = self._tenures.get(slot.name)
@@ -75,7 +76,7 @@ class Ledger:
             slot=free[0].name,
             replica=replica,
             epoch=self._next_epoch,
-            pid=pid,
+            process=process,
             state=SlotState.CLAIMED,
             weights=weights,
             seen_s=now_s,

@@ -11,7 +11,6 @@ import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
-import orjson
 from pydantic import TypeAdapter
 
 from placement.estimate import Measurement
@@ -20,7 +19,7 @@ from serve_app.controller.ledger import Tenure
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS tenures (slot TEXT PRIMARY KEY, tenure BLOB NOT NULL);
-CREATE TABLE IF NOT EXISTS plans (version INTEGER PRIMARY KEY AUTOINCREMENT, plan BLOB NOT NULL);
+CREATE TABLE IF NOT EXISTS plans (version INTEGER PRIMARY KEY, plan BLOB NOT NULL);
 CREATE TABLE IF NOT EXISTS measurements (key TEXT PRIMARY KEY, measurement BLOB NOT NULL);
 """
 _KEPT_PLANS = 100
@@ -61,16 +60,32 @@ class Store:
     def drop_tenure(self, slot: str) -> None:
         self._db.execute("DELETE FROM tenures WHERE slot = ?", (slot,))
 
+    def drop_tenures(self) -> None:
+        self._db.execute("DELETE FROM tenures")
+
     def tenures(self) -> Iterator[Tenure]:
         for (blob,) in self._db.execute("SELECT tenure FROM tenures").fetchall():
             yield _TENURE.validate_json(blob)
 
-    def save_plan(self, plan: dict[str, object]) -> int:
-        """Version of the stored plan. Only the last hundred are kept."""
-        cursor = self._db.execute("INSERT INTO plans (plan) VALUES (?)", (orjson.dumps(plan),))
-        version = int(cursor.lastrowid or 0)
+    def next_plan_version(self) -> int:
+        return int(self._db.execute("SELECT COALESCE(MAX(version), 0) + 1 FROM plans").fetchone()[0])
+
+    def save_plan(self, version: int, plan: bytes) -> None:
+        """Only the last hundred are kept."""
+        self._db.execute("INSERT INTO plans VALUES (?, ?)", (version, plan))
         self._db.execute("DELETE FROM plans WHERE version <= ?", (version - _KEPT_PLANS,))
-        return version
+
+    def last_plan(self) -> bytes | None:
+        row = self._db.execute("SELECT plan FROM plans ORDER BY version DESC LIMIT 1").fetchone()
+        return bytes(row[0]) if row else None
+
+    def deployed(self, name: str) -> str | None:
+        """Digest of what this Serve application was last asked to be."""
+        row = self._db.execute("SELECT value FROM meta WHERE key = ?", (f"deployed:{name}",)).fetchone()
+        return str(row[0]) if row else None
+
+    def save_deployed(self, name: str, digest: str) -> None:
+        self._db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (f"deployed:{name}", digest))
 
     def save_measurement(self, key: str, measurement: Measurement) -> None:
         self._db.execute("INSERT OR REPLACE INTO measurements VALUES (?, ?)", (key, _MEASUREMENT.dump_json(measurement)))

@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import Self
 
 from placement.inventory import DeviceKind
-from serve_app.fleet.process_memory import proportional_set_bytes, share_processes
+from serve_app.fleet.process_memory import own_process, proportional_set_bytes, share_processes
 
 _PERIOD_S = 0.5
 
@@ -46,7 +46,7 @@ class PeakSampler:
         self.peak_bytes = max(self.peak_bytes, self.last_bytes)
 
     def _measured(self) -> int:
-        keys = share_processes(os.getpid(), self._marker)
+        keys = share_processes(own_process(), self._marker)
         if self._kind is not DeviceKind.CUDA:
             return proportional_set_bytes(keys)
         from serve_app.fleet.nvml import read_device_memory, uuid_of_visible_device

@@ -24,7 +24,7 @@ from serve_app.engines.spec import EngineSpec
 from serve_app.errors import EngineStartFailed
 from serve_app.fleet.groups import hold_share
 from serve_app.fleet.names import share_name
-from serve_app.fleet.process_memory import SHARE_VARIABLE
+from serve_app.fleet.process_memory import SHARE_VARIABLE, own_process
 from serve_app.logs import logger
 
 _BEAT_S = 1.0
@@ -51,6 +51,9 @@ class EngineReplica:
         self._tasks = [asyncio.create_task(self._beat()), asyncio.create_task(self._watch())]
         _log.info("engine ready", **self._facts(), **{"url": report.url, "load_s": round(report.load_s, 1)})
 
+    def reconfigure(self, config: dict[str, Any]) -> None:
+        """Serve asks for this method where a deployment has a `user_config`; ours only shows devices and bytes."""
+
     def check_health(self) -> None:
         """Called by Serve. A dead engine core has ended the process already; this catches what is left."""
         if not self._engine.alive():
@@ -70,7 +73,7 @@ class EngineReplica:
         reason = ""
         while True:
             answer: Claim | Waiting = await self._controller.claim.remote(
-                self._spec.deployment, self._replica, os.getpid()
+                self._spec.deployment, self._replica, own_process()
             )
             if isinstance(answer, Claim):
                 return answer

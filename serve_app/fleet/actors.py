@@ -23,7 +23,7 @@ _REAP_TIMEOUT_S = 10.0
 class ShareProcesses:
     """Where to look for one share's processes: the replica's process, and the mark its children carry."""
 
-    pid: int
+    process: ProcessKey
     marker: str
 
 
@@ -49,12 +49,12 @@ class DeviceWarden:
 
     def read(self, shares: Mapping[str, ShareProcesses]) -> DeviceReading:
         """Measure the device and each named share on it."""
-        processes = {marker: share_processes(share.pid, share.marker) for marker, share in shares.items()}
+        processes = {marker: share_processes(share.process, share.marker) for marker, share in shares.items()}
         return self._read_cuda(processes) if self._kind is DeviceKind.CUDA else _read_host(processes)
 
     def reap(self, share: ShareProcesses) -> tuple[ProcessKey, ...]:
         """End everything of a share whose replica died; returns the processes that would not go."""
-        keys = [key for key in share_processes(share.pid, share.marker) if key.pid != os.getpid()]
+        keys = [key for key in share_processes(share.process, share.marker) if key.pid != os.getpid()]
         return end_processes(keys, timeout_s=_REAP_TIMEOUT_S)
 
     def _read_cuda(self, processes: Mapping[str, tuple[ProcessKey, ...]]) -> DeviceReading:

@@ -48,11 +48,11 @@ def seats(node: Node) -> tuple[Seat, ...]:
     )
 
 
-def ensure_fleet_group(node: Node, *, selector: Mapping[str, str]) -> None:
-    """Create the node's group unless it is there. Raises FleetUnready when Ray cannot give the bundles."""
+def ensure_fleet_group(node: Node, *, selector: Mapping[str, str]) -> bool:
+    """Create the node's group unless it is there; True when it was made now. Raises FleetUnready when Ray cannot give the bundles."""
     name = fleet_group_name(node.name)
     if find_group(name) is not None:
-        return
+        return False
     bundles = [_whole(device) for device in node.devices]
     group = placement_group(
         bundles,
@@ -69,6 +69,7 @@ def ensure_fleet_group(node: Node, *, selector: Mapping[str, str]) -> None:
             expected="Every device of the node whole, held by nobody else in this Ray cluster.",
             advice="Stop other work on the node, or start Ray with `--memory` as `headroom up` prints it.",
         )
+    return True
 
 
 def find_group(name: str) -> PlacementGroup | None:

@@ -21,6 +21,11 @@ class ProcessKey:
     """Seconds since the epoch, as the kernel counts them; only ever compared for equality."""
 
 
+def own_process() -> ProcessKey:
+    process = psutil.Process()
+    return ProcessKey(process.pid, process.create_time())
+
+
 def process_tree(pid: int) -> tuple[ProcessKey, ...]:
     """The process and all its descendants; empty when it is gone."""
     try:
@@ -45,9 +50,10 @@ def marked_processes(marker: str) -> tuple[ProcessKey, ...]:
     return tuple(found)
 
 
-def share_processes(pid: int, marker: str) -> tuple[ProcessKey, ...]:
+def share_processes(root: ProcessKey, marker: str) -> tuple[ProcessKey, ...]:
     """Everything that belongs to one share: the replica's tree, and what it left behind."""
-    return tuple(dict.fromkeys((*process_tree(pid), *marked_processes(marker))))
+    tree = process_tree(root.pid) if is_running(root) else ()
+    return tuple(dict.fromkeys((*tree, *marked_processes(marker))))
 
 
 def is_running(key: ProcessKey) -> bool:

@@ -1,0 +1,30 @@
+"""Where the controller stands on the way from settings to serving."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from placement.inventory import Inventory
+from placement.plan import Plan
+from serve_app.controller.claims import Weights
+
+
+class Phase(StrEnum):
+    MODELS = "preparing models"
+    FLEET = "reading the fleet"
+    PLAN = "planning"
+    SERVING = "serving"
+    STOPPED = "waiting to try again"
+
+
+@dataclass(slots=True, kw_only=True)
+class BringupState:
+    """Where the controller stands. `problems` maps a model id to why it is not served."""
+
+    phase: Phase = Phase.MODELS
+    message: str = ""
+    inventory: Inventory | None = None
+    plan: Plan | None = None
+    weights: dict[str, Weights] = field(default_factory=dict)
+    problems: dict[str, str] = field(default_factory=dict)

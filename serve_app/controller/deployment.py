@@ -1,0 +1,216 @@
+"""The controller as a Serve deployment: one replica, restartable, owner of the store and the ledger.
+
+A thin shell. What is decided stands in `ledger` and in `placement`; what is done to Ray in `bringup` and `fleet`.
+Everybody else only asks it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Coroutine, Mapping
+from typing import Any
+
+import ray
+
+from serve_app.config.load import settings_from_args
+from serve_app.controller import views
+from serve_app.controller.bringup import Bringup
+from serve_app.controller.bringup_state import Phase
+from serve_app.controller.claims import Claim, Push, ReadyReport, SlotState, Waiting
+from serve_app.controller.fleet_link import FleetLink
+from serve_app.controller.ledger import Ledger, Tenure
+from serve_app.controller.measure import record_measurement
+from serve_app.controller.publish import Publisher
+from serve_app.controller.store import Store
+from serve_app.controller.telemetry import ControllerTelemetry
+from serve_app.fleet.actors import DeviceReading
+from serve_app.fleet.process_memory import ProcessKey
+from serve_app.gateway.routing_table import Peer, RoutingTable
+from serve_app.logs import logger
+
+_SWEEP_S = 1.0
+_READ_S = 5.0
+_SILENT_S = 20.0
+"""A replica that does not beat for so long is taken for dead: its share may be gone already."""
+_EPOCHS = 1_000_000
+
+
+class Controller:
+    def __init__(self, args: Mapping[str, Any]) -> None:
+        self._settings = settings_from_args(args)
+        self._store = Store(self._settings.storage.home / "state" / "controller.sqlite")
+        epoch = self._store.reserve_epochs(_EPOCHS)
+        self._ledger = Ledger(next_epoch=epoch)
+        self._fleet = FleetLink(headroom=self._settings.fleet.headroom)
+        self._telemetry = ControllerTelemetry(self._settings)
+        self._publisher = Publisher(secret=self._store.internal_secret(), first_version=epoch)
+        self._bringup = Bringup(self._settings, self._store, self._fleet, self._telemetry)
+        self._watched: set[tuple[str, int]] = set()
+        self._readings: dict[str, DeviceReading] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        for work in (self._bring_up(), self._sweep(), self._read_devices()):
+            self._spawn(work)
+
+    # -- asked by engine replicas ------------------------------------------------------------------
+
+    async def claim(self, deployment: str, replica: str, process: ProcessKey) -> Claim | Waiting:
+        plan = self._bringup.state
+        if plan.phase is not Phase.SERVING:
+            return Waiting(f"the controller is {plan.phase.value}")
+        model = deployment.rpartition("@")[0]
+        weights = plan.weights[model]
+        answer = self._ledger.claim(
+            deployment=deployment, replica=replica, process=process, weights=weights, now_s=time.monotonic()
+        )
+        if isinstance(answer, Waiting):
+            return answer
+        self._store.save_tenure(answer)
+        slot = self._ledger.slots[answer.slot]
+        return Claim(slot=slot, epoch=answer.epoch, weights=answer.weights, internal_secret=self._publisher.secret)
+
+    async def hold(self, slot: str, epoch: int, shares: list[Any]) -> None:
+        """The replica's shares exist: from now on their death is the replica's."""
+        self._watch(slot, epoch, shares)
+
+    async def start(self, slot: str, epoch: int) -> bool | Waiting | None:
+        """May this replica take device memory now? None: its claim is gone."""
+        answer = self._ledger.start(slot=slot, epoch=epoch)
+        if isinstance(answer, Tenure):
+            self._store.save_tenure(answer)
+            return True
+        return answer
+
+    async def ready(self, slot: str, epoch: int, report: ReadyReport) -> None:
+        tenure = self._ledger.ready(slot=slot, epoch=epoch, report=report)
+        if tenure is None:
+            return
+        self._store.save_tenure(tenure)
+        record_measurement(self._store, self._settings, self._ledger.slots[slot], tenure)
+        self._telemetry.loaded(tenure, self._ledger.slots[slot].model)
+        self._publish()
+
+    async def beat(self, slot: str, epoch: int, shares: list[Any]) -> bool:
+        """False: the replica is fenced off and must stop."""
+        known = self._ledger.seen(slot=slot, epoch=epoch, now_s=time.monotonic()) is not None
+        if known:
+            self._watch(slot, epoch, shares)
+        return known
+
+    # -- asked by gateways ---------------------------------------------------------------------------
+
+    async def register_gateway(self, peer: Peer) -> None:
+        self._publisher.add_peer(peer, now_s=time.monotonic())
+
+    async def routing_table(self, known_version: int, timeout_s: float) -> RoutingTable | None:
+        """The table once it is another than `known_version`; None when nothing changed in `timeout_s`."""
+        return await self._publisher.newer(known_version, timeout_s=timeout_s)
+
+    async def push(self, push: Push) -> None:
+        self._telemetry.merge(push)
+
+    async def health(self) -> dict[str, Any]:
+        return views.health(self._bringup.state, self._ledger, self._settings)
+
+    async def models_info(self) -> dict[str, Any]:
+        return views.models_info(self._bringup.state, self._ledger, self._settings, self._readings)
+
+    async def fleet(self) -> dict[str, Any]:
+        """Devices with every share planned and measured, read now."""
+        await self._read_once()
+        return views.fleet(self._bringup.state, self._ledger, self._settings, self._readings)
+
+    async def metrics(self) -> bytes:
+        self._telemetry.show(self._bringup.state, self._ledger, self._settings, self._readings)
+        return self._telemetry.render()
+
+    # -- loops ---------------------------------------------------------------------------------------
+
+    async def _bring_up(self) -> None:
+        await self._bringup.run(self._ledger)
+        self._publish()
+
+    async def _sweep(self) -> None:
+        while True:
+            await asyncio.sleep(_SWEEP_S)
+            now_s = time.monotonic()
+            for tenure in self._ledger.silent(now_s=now_s, limit_s=_SILENT_S):
+                _log.warning("replica fell silent", slot=tenure.slot, epoch=tenure.epoch)
+                self._lost(tenure.slot, tenure.epoch)
+            if self._publisher.drop_silent_peers(now_s=now_s):
+                self._publish()
+
+    async def _read_devices(self) -> None:
+        while True:
+            await asyncio.sleep(_READ_S)
+            with contextlib.suppress(ray.exceptions.RayError):
+                await self._read_once()
+
+    async def _read_once(self) -> None:
+        inventory = self._bringup.state.inventory
+        if inventory is None:
+            return
+        began_s = time.monotonic()
+        self._readings = await self._fleet.read(inventory, self._ledger)
+        self._telemetry.polled(inventory, self._readings, time.monotonic() - began_s)
+        await self._fence_mismatches()
+
+    async def _fence_mismatches(self) -> None:
+        """What is planned is what runs: a replica measured on another device is stopped."""
+        for slot, uuid in views.misplaced(self._ledger, self._readings):
+            _log.error("replica runs on another device than planned", slot=slot.slot, found=uuid)
+            self._lost(slot.slot, slot.epoch)
+
+    # -- a share's end ---------------------------------------------------------------------------------
+
+    def _watch(self, slot: str, epoch: int, shares: list[Any]) -> None:
+        if (slot, epoch) not in self._watched:
+            self._watched.add((slot, epoch))
+            self._spawn(self._until_gone(slot, epoch, shares))
+
+    async def _until_gone(self, slot: str, epoch: int, shares: list[Any]) -> None:
+        held = [asyncio.ensure_future(_gone(share)) for share in shares]
+        await asyncio.wait(held, return_when=asyncio.FIRST_COMPLETED)
+        for waiting in held:
+            waiting.cancel()
+        self._lost(slot, epoch)
+
+    def _lost(self, slot: str, epoch: int) -> None:
+        tenure = self._ledger.lost(slot=slot, epoch=epoch)
+        if tenure is not None:
+            _log.warning("share ended", slot=slot, epoch=epoch)
+            self._publish()
+            self._spawn(self._reap(tenure))
+
+    async def _reap(self, tenure: Tenure) -> None:
+        """Nobody gets the slot before its bytes are really back."""
+        slot = self._ledger.slots[tenure.slot]
+        while stubborn := await self._fleet.reap(slot, tenure):
+            _log.error("processes of a dead replica will not go", slot=tenure.slot, pids=[k.pid for k in stubborn])
+            await asyncio.sleep(_SWEEP_S)
+        self._store.drop_tenure(tenure.slot)
+        self._ledger.freed(slot=tenure.slot, epoch=tenure.epoch)
+        self._watched.discard((tenure.slot, tenure.epoch))
+
+    def _publish(self) -> None:
+        ready = [t for t in self._ledger.tenures.values() if t.state is SlotState.READY]
+        self._publisher.set_backends(views.backends(ready, self._ledger.slots, self._settings))
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._finished)
+
+    def _finished(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            _log.error("a controller task failed", error=repr(error))
+
+
+async def _gone(share: Any) -> None:
+    with contextlib.suppress(ray.exceptions.RayError, asyncio.CancelledError):
+        await share.held.remote()
+
+
+_log = logger("headroom.controller")

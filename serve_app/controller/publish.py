@@ -1,0 +1,69 @@
+"""The routing table: kept by the controller, long-polled by the gateways."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+from serve_app.gateway.routing_table import Backend, Peer, RoutingTable
+
+_PEER_SILENT_S = 15.0
+
+
+class Publisher:
+    """One version for backends and peers together; every change wakes all who wait.
+
+    `first_version` must differ between controllers, so that a gateway is told of a new one's table.
+    """
+
+    def __init__(self, *, secret: str, first_version: int) -> None:
+        self.secret = secret
+        self._version = first_version
+        self._backends: tuple[Backend, ...] = ()
+        self._peers: dict[str, Peer] = {}
+        self._seen_s: dict[str, float] = {}
+        self._changed = asyncio.Event()
+
+    def table(self) -> RoutingTable:
+        return RoutingTable(
+            version=self._version,
+            backends=self._backends,
+            peers=tuple(self._peers[name] for name in sorted(self._peers)),
+            internal_secret=self.secret,
+        )
+
+    def set_backends(self, backends: Sequence[Backend]) -> None:
+        ordered = tuple(sorted(backends, key=lambda backend: backend.replica))
+        if ordered != self._backends:
+            self._backends = ordered
+            self._bump()
+
+    def add_peer(self, peer: Peer, *, now_s: float) -> None:
+        self._seen_s[peer.replica] = now_s
+        if self._peers.get(peer.replica) != peer:
+            self._peers[peer.replica] = peer
+            self._bump()
+
+    def drop_silent_peers(self, *, now_s: float) -> bool:
+        """Forget gateways that have not registered again in time; True when there were any."""
+        silent = [name for name, seen_s in self._seen_s.items() if now_s - seen_s > _PEER_SILENT_S]
+        for name in silent:
+            del self._seen_s[name]
+            del self._peers[name]
+        if silent:
+            self._bump()
+        return bool(silent)
+
+    async def newer(self, known_version: int, *, timeout_s: float) -> RoutingTable | None:
+        if known_version == self._version:
+            changed = self._changed
+            try:
+                await asyncio.wait_for(changed.wait(), timeout=timeout_s)
+            except TimeoutError:
+                return None
+        return self.table()
+
+    def _bump(self) -> None:
+        self._version += 1
+        self._changed.set()
+        self._changed = asyncio.Event()

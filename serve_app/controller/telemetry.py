@@ -1,0 +1,114 @@
+"""What the control plane counts: its own metrics, and the reports of every gateway, in one registry.
+
+The one place `/metrics` comes from, so that totals are the same whoever answers.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Mapping
+
+from placement.inventory import Inventory
+from placement.plan import Plan
+from serve_app.config.settings import Settings
+from serve_app.controller.bringup_state import BringupState
+from serve_app.controller.claims import Push, SlotState
+from serve_app.controller.ledger import Ledger, Tenure
+from serve_app.fleet.actors import DeviceReading
+from tracing import names
+from tracing.collector import Collector
+from tracing.metrics import Recorder
+from tracing.setup import product_version
+
+_SILENT_S = 60.0
+_STATES = {
+    SlotState.CLAIMED: "starting",
+    SlotState.STARTING: "starting",
+    SlotState.READY: "ready",
+    SlotState.REAPING: "draining",
+}
+
+
+class ControllerTelemetry:
+    def __init__(self, settings: Settings) -> None:
+        self._recorder = Recorder("controller")
+        self._collector = Collector(version=product_version())
+        self._collector.declare(
+            modes=[mode.name for mode in settings.modes],
+            models=[model.id for model in settings.models],
+            cache_types=["redis" if settings.cache.redis_url else "memory"],
+        )
+
+    def merge(self, push: Push) -> None:
+        self._collector.merge(push.deltas, now_s=time.monotonic())
+
+    def loaded(self, tenure: Tenure, model: str) -> None:
+        assert tenure.report is not None
+        self._recorder.histogram(names.MODEL_LOAD, model, "success").observe(tenure.report.load_s)
+
+    def planned(self, plan: Plan, duration_s: float) -> None:
+        self._recorder.counter(names.PLANS, "refused" if plan.refusals else "placed").inc()
+        self._recorder.histogram(names.PLAN_SECONDS).observe(duration_s)
+
+    def polled(self, inventory: Inventory, readings: Mapping[str, DeviceReading], duration_s: float) -> None:
+        for node in inventory.nodes:
+            self._recorder.histogram(names.WATCH_POLL, node.name).observe(duration_s)
+            silent = [device.id for device in node.devices if device.id not in readings]
+            self._recorder.counter(names.WATCH_POLL_ERRORS, node.name).inc(len(silent))
+            if not silent:
+                self._recorder.gauge(names.WATCH_LAST_POLL, node.name).set(time.time())
+
+    def show(
+        self, state: BringupState, ledger: Ledger, settings: Settings, readings: Mapping[str, DeviceReading]
+    ) -> None:
+        """Bring every gauge up to what is so now."""
+        self._show_replicas(ledger, settings)
+        self._show_weights(ledger)
+        if state.plan is not None:
+            refused = Counter({refusal.kind.value: 0 for refusal in state.plan.refusals})
+            for refusal in state.plan.refusals:
+                refused[refusal.kind.value] += refusal.num_replicas
+            self._recorder.replace(names.PLACEMENT_REFUSALS, {(kind,): float(n) for kind, n in refused.items()})
+        if state.inventory is not None:
+            self._show_devices(state.inventory, ledger, readings)
+
+    def render(self) -> bytes:
+        now_s = time.monotonic()
+        self._collector.merge(self._recorder.drain(), now_s=now_s)
+        self._collector.drop_silent(now_s=now_s, silent_s=_SILENT_S)
+        return self._collector.render()
+
+    def _show_replicas(self, ledger: Ledger, settings: Settings) -> None:
+        replicas = {(model.id, state): 0.0 for model in settings.models for state in ("ready", "starting", "draining")}
+        replicas |= {(model.id, "desired"): float(model.num_replicas) for model in settings.models}
+        for tenure in ledger.tenures.values():
+            key = (ledger.slots[tenure.slot].model, _STATES[tenure.state])
+            replicas[key] = replicas.get(key, 0.0) + 1
+        self._recorder.replace(names.MODEL_REPLICAS, replicas)
+
+    def _show_weights(self, ledger: Ledger) -> None:
+        serving = [t for t in ledger.tenures.values() if t.state is SlotState.READY]
+        rows = {
+            (ledger.slots[t.slot].model, t.weights.version, "" if t.weights.step is None else str(t.weights.step)): 1.0
+            for t in serving
+        }
+        self._recorder.replace(names.WEIGHTS_VERSION_INFO, rows)
+
+    def _show_devices(self, inventory: Inventory, ledger: Ledger, readings: Mapping[str, DeviceReading]) -> None:
+        planned = Counter[str]()
+        for slot in ledger.slots.values():
+            for seat in slot.seats:
+                planned[seat.device] += slot.share_bytes
+        for device in inventory.devices:
+            place = (device.node, device.id)
+            reading = readings.get(device.id)
+            self._recorder.gauge(names.DEVICE_UP, *place, device.uuid).set(1.0 if reading else 0.0)
+            self._recorder.gauge(names.DEVICE_INFO, *place, device.uuid, device.product, "").set(1.0)
+            self._recorder.gauge(names.DEVICE_MEMORY, *place, "total").set(device.total_bytes)
+            self._recorder.gauge(names.DEVICE_MEMORY, *place, "planned").set(planned[device.id])
+            if reading is not None:
+                foreign = max(0, reading.used_bytes - sum(reading.shares.values()))
+                self._recorder.gauge(names.DEVICE_MEMORY, *place, "used").set(reading.used_bytes)
+                self._recorder.gauge(names.DEVICE_MEMORY, *place, "foreign").set(foreign)
+                self._recorder.gauge(names.DEVICE_HEADROOM, *place).set(1 - reading.used_bytes / device.total_bytes)

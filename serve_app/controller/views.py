@@ -1,0 +1,180 @@
+"""What the controller shows of itself, as plain values for JSON and for the gateway. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from placement.inventory import Device
+from serve_app.api.wire import DeviceView, FleetView, HolderKind, HolderView
+from serve_app.config.settings import ModelSettings, Settings
+from serve_app.controller.bringup_state import BringupState, Phase
+from serve_app.controller.claims import Slot, SlotState
+from serve_app.controller.ledger import Ledger, Tenure
+from serve_app.fleet.actors import DeviceReading
+from serve_app.fleet.view import keeps_headroom
+from serve_app.gateway.routing_table import Backend
+
+
+def backends(ready: Iterable[Tenure], slots: Mapping[str, Slot], settings: Settings) -> tuple[Backend, ...]:
+    models = {model.id: model for model in settings.models}
+    return tuple(_backend(tenure, slots[tenure.slot], models[slots[tenure.slot].model]) for tenure in ready)
+
+
+def health(state: BringupState, ledger: Ledger, settings: Settings) -> dict[str, Any]:
+    """`ok` when every model answers, `degraded` when some do, else `starting` or `down`."""
+    models = {model.id: _model_health(model, state, ledger) for model in settings.models}
+    num_ready = sum(one["status"] == "ready" for one in models.values())
+    if num_ready == len(models):
+        status = "ok"
+    elif num_ready:
+        status = "degraded"
+    else:
+        status = "down" if all(one["status"] == "refused" for one in models.values()) else "starting"
+    return {"status": status, "controller": state.phase.value, "reason": state.message, "models": models}
+
+
+def models_info(
+    state: BringupState, ledger: Ledger, settings: Settings, readings: Mapping[str, DeviceReading]
+) -> dict[str, Any]:
+    return {"models": [_model_info(model, state, ledger, readings) for model in settings.models]}
+
+
+def fleet(
+    state: BringupState, ledger: Ledger, settings: Settings, readings: Mapping[str, DeviceReading]
+) -> dict[str, Any]:
+    """`FleetView` as JSON values: per device every share, planned against measured."""
+    devices = state.inventory.devices if state.inventory is not None else ()
+    headroom = settings.fleet.headroom
+    view = FleetView(
+        headroom=headroom,
+        devices=tuple(_device_view(device, ledger, readings.get(device.id), headroom) for device in devices),
+    )
+    return view.model_dump(mode="json")
+
+
+def misplaced(ledger: Ledger, readings: Mapping[str, DeviceReading]) -> tuple[tuple[Tenure, str], ...]:
+    """Tenures that hold bytes on a device they were not planned on, each with that device."""
+    found = []
+    for tenure in ledger.tenures.values():
+        planned = {seat.device for seat in ledger.slots[tenure.slot].seats}
+        for device, reading in readings.items():
+            if device not in planned and reading.shares.get(tenure.marker, 0) > 0:
+                found.append((tenure, device))
+    return tuple(found)
+
+
+def _backend(tenure: Tenure, slot: Slot, model: ModelSettings) -> Backend:
+    assert tenure.report is not None
+    return Backend(
+        replica=f"{slot.name}:{tenure.epoch}",
+        model=slot.model,
+        deployment=slot.deployment,
+        url=tenure.report.url,
+        weights_version=tenure.weights.version,
+        checkpoint_step=tenure.weights.step,
+        device=slot.seats[0].device,
+        max_num_seqs=model.max_num_seqs,
+        max_model_len=model.max_model_len,
+    )
+
+
+def _tenures_of(model: str, ledger: Ledger) -> list[Tenure]:
+    return [tenure for tenure in ledger.tenures.values() if ledger.slots[tenure.slot].model == model]
+
+
+def _model_health(model: ModelSettings, state: BringupState, ledger: Ledger) -> dict[str, Any]:
+    states = [tenure.state for tenure in _tenures_of(model.id, ledger)]
+    num_ready = states.count(SlotState.READY)
+    if num_ready:
+        status, reason = "ready", ""
+    elif model.id in state.problems:
+        status, reason = "refused", state.problems[model.id]
+    else:
+        waits_for = states[0].value if states else ("a replica" if state.phase is Phase.SERVING else state.phase.value)
+        status, reason = "starting", waits_for
+    return {"status": status, "reason": reason, "num_ready": num_ready, "num_wanted": model.num_replicas}
+
+
+def _model_info(
+    model: ModelSettings, state: BringupState, ledger: Ledger, readings: Mapping[str, DeviceReading]
+) -> dict[str, Any]:
+    """Row B9: loaded, model id, checkpoint step, weights version, bytes in use. Measured bytes are None before a reading."""
+    tenures = _tenures_of(model.id, ledger)
+    serving = [tenure for tenure in tenures if tenure.state is SlotState.READY]
+    weights = (serving or tenures)[0].weights if tenures else state.weights.get(model.id)
+    replicas = [_replica_info(tenure, ledger.slots[tenure.slot], readings) for tenure in tenures]
+    measured = [replica["memory_bytes"] for replica in replicas if replica["memory_bytes"] is not None]
+    return {
+        "id": model.id,
+        "loaded": bool(serving),
+        "checkpoint": weights.path.name if weights else None,
+        "checkpoint_step": weights.step if weights else None,
+        "weights_version": weights.version if weights else None,
+        "memory_bytes": sum(measured) if measured else None,
+        "max_model_len": model.max_model_len,
+        "problem": state.problems.get(model.id),
+        "replicas": replicas,
+    }
+
+
+def _replica_info(tenure: Tenure, slot: Slot, readings: Mapping[str, DeviceReading]) -> dict[str, Any]:
+    return {
+        "name": slot.name,
+        "deployment": slot.deployment,
+        "state": tenure.state.value,
+        "devices": [seat.device for seat in slot.seats],
+        "planned_bytes": slot.share_bytes * len(slot.seats),
+        "memory_bytes": _measured(tenure, slot, readings),
+        "load_s": round(tenure.report.load_s, 3) if tenure.report else None,
+    }
+
+
+def _measured(tenure: Tenure, slot: Slot, readings: Mapping[str, DeviceReading]) -> int | None:
+    """Bytes over all devices of the replica: from the last reading, else what it reported itself."""
+    shares = [readings[seat.device].shares.get(tenure.marker) for seat in slot.seats if seat.device in readings]
+    known = [num_bytes for num_bytes in shares if num_bytes is not None]
+    if known:
+        return sum(known)
+    return tenure.report.measured_bytes * len(slot.seats) if tenure.report else None
+
+
+def _device_view(device: Device, ledger: Ledger, reading: DeviceReading | None, headroom: float) -> DeviceView:
+    used = reading.used_bytes if reading else device.total_bytes
+    shares = [_share_view(slot, ledger.tenures.get(slot.name), reading) for slot in _slots_on(device, ledger)]
+    unplanned = max(0, used - sum(share.measured_bytes or 0 for share in shares)) if reading else 0
+    others = HolderView(
+        name="everything else", kind=HolderKind.FOREIGN, planned_bytes=0, measured_bytes=unplanned, peak_bytes=0
+    )
+    free = max(0, device.total_bytes - used)
+    return DeviceView(
+        id=device.id,
+        node=device.node,
+        kind=device.kind,
+        product=device.product,
+        total_bytes=device.total_bytes,
+        used_bytes=used,
+        free_bytes=free,
+        headroom_ratio=free / device.total_bytes,
+        # A device that does not answer fails: unknown is never fine.
+        passes=reading is not None
+        and keeps_headroom(total_bytes=device.total_bytes, used_bytes=used, headroom=headroom),
+        health=device.health,
+        holders=(*shares, others) if reading else tuple(shares),
+    )
+
+
+def _slots_on(device: Device, ledger: Ledger) -> list[Slot]:
+    return [slot for slot in ledger.slots.values() if any(seat.device == device.id for seat in slot.seats)]
+
+
+def _share_view(slot: Slot, tenure: Tenure | None, reading: DeviceReading | None) -> HolderView:
+    measured = reading.shares.get(tenure.marker) if reading is not None and tenure is not None else None
+    return HolderView(
+        name=slot.name,
+        kind=HolderKind.REPLICA,
+        planned_bytes=slot.share_bytes,
+        measured_bytes=measured,
+        peak_bytes=slot.peak_bytes,
+        state=tenure.state.value if tenure else SlotState.FREE.value,
+    )

@@ -1,0 +1,102 @@
+"""Custody of every process we start: whatever they start becomes ours, and none outlives us.
+
+Linux only: a child subreaper gets all orphans below it, so that a raylet's workers or an engine core whose
+parents died are still found and ended.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import psutil
+
+_PR_SET_CHILD_SUBREAPER = 36
+_SHM = Path("/dev/shm")
+
+
+class Custody:
+    """Start programs with `start`; `release` ends them and all their descendants, wherever they were re-parented."""
+
+    def __init__(self) -> None:
+        self._shm_before = _shared_memory()
+        if ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
+            raise OSError(ctypes.get_errno(), "prctl(PR_SET_CHILD_SUBREAPER) failed")
+
+    def start(self, command: Sequence[str], *, environment: Mapping[str, str], output: Path) -> subprocess.Popen[bytes]:
+        """In a session of its own, so that a Ctrl-C in the terminal reaches us alone; output goes to the file."""
+        with output.open("ab") as file:
+            return subprocess.Popen(
+                command,
+                env=dict(environment),
+                stdin=subprocess.DEVNULL,
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    def release(self, *, grace_s: float) -> int:
+        """End every descendant: politely, then for certain. Returns how many had to be killed."""
+        ours = _shared_memory_of(self.descendants())
+        for process in self.descendants():
+            _signal(process, signal.SIGTERM)
+        psutil.wait_procs(self.descendants(), timeout=grace_s)
+        num_killed = 0
+        while remaining := self.descendants():
+            for process in remaining:
+                num_killed += _signal(process, signal.SIGKILL)
+            psutil.wait_procs(remaining, timeout=grace_s)
+            _collect_zombies()
+        for path in (_shared_memory() - self._shm_before) & ours:
+            path.unlink(missing_ok=True)
+        return num_killed
+
+    def descendants(self) -> list[psutil.Process]:
+        """All that live below this process; the dead ones are collected on the way."""
+        _collect_zombies()
+        return [p for p in psutil.Process().children(recursive=True) if _lives(p)]
+
+
+def _lives(process: psutil.Process) -> bool:
+    try:
+        return bool(process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
+
+
+def _signal(process: psutil.Process, number: signal.Signals) -> bool:
+    try:
+        process.send_signal(number)
+    except psutil.NoSuchProcess:
+        return False
+    return True
+
+
+def _collect_zombies() -> None:
+    """A subreaper must wait for the orphans it got."""
+    for child in psutil.Process().children():
+        try:
+            if child.status() == psutil.STATUS_ZOMBIE:
+                os.waitpid(child.pid, os.WNOHANG)
+        except (psutil.NoSuchProcess, ChildProcessError):
+            continue
+
+
+def _shared_memory() -> set[Path]:
+    return set(_SHM.iterdir()) if _SHM.is_dir() else set()
+
+
+def _shared_memory_of(processes: Sequence[psutil.Process]) -> set[Path]:
+    """Files of /dev/shm that these processes have mapped or open."""
+    found: set[Path] = set()
+    for process in processes:
+        try:
+            lines = Path(f"/proc/{process.pid}/maps").read_text().splitlines()
+        except OSError:
+            continue
+        found |= {Path(path) for line in lines if (path := line[73:].strip()).startswith(f"{_SHM}/")}
+    return found
