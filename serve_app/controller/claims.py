@@ -79,7 +79,6 @@ class ReadyReport:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Push:
-    """Metrics of one process, numbered so that a repeated push counts once."""
+    """Metrics of one process. Each report is numbered, so that a repeated push counts once."""
 
-    source: str
     deltas: tuple[Delta, ...]

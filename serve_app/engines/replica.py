@@ -16,8 +16,9 @@ import ray
 from ray import serve
 
 from serve_app.controller.claims import Claim, ReadyReport, Waiting
+from serve_app.engines.asgi import EngineServer
 from serve_app.engines.environment import engine_environment
-from serve_app.engines.http_server import HttpServer
+from serve_app.http_server import HttpServer
 from serve_app.engines.peak import PeakSampler
 from serve_app.engines.protocol import Engine, EngineLaunch
 from serve_app.engines.spec import EngineSpec
@@ -46,6 +47,7 @@ class EngineReplica:
         self._shares = await self._held_shares()
         self._engine = await self._imported_engine()
         await self._turn()
+        self._app = EngineServer(self._engine, secret=self._claim.internal_secret)
         self._server, report = await self._started()
         await self._controller.ready.remote(self._claim.slot.name, self._claim.epoch, report)
         self._tasks = [asyncio.create_task(self._beat()), asyncio.create_task(self._watch())]
@@ -65,6 +67,7 @@ class EngineReplica:
         for task in getattr(self, "_tasks", []):
             task.cancel()
         if hasattr(self, "_server"):
+            self._app.closed = True
             await self._server.stop()
         if hasattr(self, "_engine"):
             await self._engine.stop()
@@ -119,7 +122,7 @@ class EngineReplica:
             await self._engine.start()
             await self._engine.warm_up()
             load_s = time.monotonic() - began_s
-            server = HttpServer(self._engine, secret=self._claim.internal_secret)
+            server = HttpServer(self._app)
             await server.start(host=ray.util.get_node_ip_address())
         report = ReadyReport(
             url=server.url, load_s=load_s, measured_bytes=sampler.last_bytes, peak_bytes=sampler.peak_bytes
@@ -145,7 +148,7 @@ class EngineReplica:
 
     async def _die(self) -> None:
         """End the process so that Serve starts a new replica now, not after three failed checks."""
-        self._server.close()
+        self._app.closed = True
         await asyncio.sleep(_LAST_ANSWERS_S)
         os._exit(1)
 

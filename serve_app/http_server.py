@@ -1,4 +1,7 @@
-"""uvicorn inside a replica, on a free port of the node's address, without touching signal handlers."""
+"""uvicorn inside a replica, on a free port of the node's address, without touching signal handlers.
+
+Used by engines for the gateway's requests, and by gateways for those of their peers.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +9,9 @@ import asyncio
 import contextlib
 import socket
 from collections.abc import Iterator
+from typing import Any
 
 import uvicorn
-
-from serve_app.engines.asgi import EngineServer
-from serve_app.engines.protocol import Engine
 
 _STARTED_POLL_S = 0.01
 _STOP_TIMEOUT_S = 5
@@ -24,8 +25,9 @@ class _QuietServer(uvicorn.Server):
 
 
 class HttpServer:
-    def __init__(self, engine: Engine, *, secret: str) -> None:
-        self._app = EngineServer(engine, secret=secret)
+    def __init__(self, app: Any) -> None:
+        """`app` is an ASGI application."""
+        self._app = app
         self._server: _QuietServer | None = None
         self._task: asyncio.Task[None] | None = None
         self.url = ""
@@ -51,12 +53,8 @@ class HttpServer:
                 self._task.result()
             await asyncio.sleep(_STARTED_POLL_S)
 
-    def close(self) -> None:
-        """Refuse new requests; those running may finish."""
-        self._app.closed = True
-
     async def stop(self) -> None:
-        self.close()
+        """No new connections; what runs has some seconds to finish."""
         if self._server is not None and self._task is not None:
             self._server.should_exit = True
             await asyncio.wait_for(self._task, timeout=2 * _STOP_TIMEOUT_S)

@@ -1,0 +1,183 @@
+"""`headroom up`: check, plan, start Ray and Serve, say when it serves, and clean up on Ctrl-C."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+import time
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from serve_app.commands.options import config_file_argument
+
+if TYPE_CHECKING:
+    from serve_app.config.load import ClusterFile
+    from serve_app.ops.local_cluster import LocalCluster
+
+_LONGEST_TEMP_DIR = 40
+"""Ray puts sockets below it, and a socket's path may have 107 bytes."""
+
+
+@click.command("up")
+@config_file_argument
+@click.option("--ray-port", default=6379, show_default=True, help="Port of Ray's control store.")
+@click.option("--dashboard-port", default=8265, show_default=True, help="Port of the Ray dashboard.")
+@click.option("--memory", default=None, help="Host memory to plan with, e.g. 16GiB; all of it when left out.")
+def command(file: Path, ray_port: int, dashboard_port: int, memory: str | None) -> None:
+    """Start everything that FILE names, on this machine, and serve until Ctrl-C.
+
+    Prints each command it runs. Nothing stays behind when it ends: no process, no shared memory.
+    """
+    from serve_app.config.load import load_cluster
+    from serve_app.config.sources import check_sources
+
+    config = load_cluster(file)
+    check_sources(config)
+    cluster = _local_cluster(config, ray_port=ray_port, dashboard_port=dashboard_port, memory=memory)
+    _require_ports(config, cluster)
+    _say_plan(config)
+    _make_models(config)
+    _serve(config, cluster)
+
+
+def _local_cluster(
+    config: ClusterFile, *, ray_port: int, dashboard_port: int, memory: str | None
+) -> LocalCluster:
+    from serve_app.config.sizes import parse_size
+    from serve_app.fleet.host_memory import read_host_memory
+    from serve_app.ops.local_cluster import LocalCluster, Ports
+    from serve_app.ops.ports import preferred_port
+    from tracing.settings import cluster_environment
+
+    home = config.settings.storage.home
+    run_id = uuid.uuid4().hex[:12]
+    run_dir = home / "run" / run_id
+    run_dir.mkdir(parents=True)
+    address = "127.0.0.1"
+    tracing = config.settings.tracing
+    return LocalCluster(
+        config=config.path,
+        home=home,
+        run_id=run_id,
+        run_dir=_short(run_dir),
+        temp_dir=_short(home / "ray"),
+        address=address,
+        ports=Ports(
+            http=config.port,
+            gcs=ray_port,
+            dashboard=dashboard_port,
+            dashboard_agent=preferred_port(address, 52365),
+            ray_client=preferred_port(address, 10001),
+            haproxy_stats=preferred_port(address, 8404),
+            haproxy_metrics=preferred_port(address, 9101),
+        ),
+        num_cpus=len(os.sched_getaffinity(0)),
+        memory_bytes=parse_size(memory) if memory else read_host_memory().total_bytes,
+        programs=Path(sys.executable).parent,
+        tracing=cluster_environment(
+            os.environ,
+            directory=home / "traces",
+            keep_recent=tracing.keep_recent,
+            sample_ratio=tracing.sample_ratio,
+        ),
+    )
+
+
+def _short(path: Path) -> Path:
+    return path if len(str(path)) <= _LONGEST_TEMP_DIR else Path(tempfile.mkdtemp(prefix="headroom-"))
+
+
+def _require_ports(config: ClusterFile, cluster: LocalCluster) -> None:
+    from serve_app.ops.ports import require_free
+
+    require_free(
+        config.host,
+        config.port,
+        purpose="HTTP (`http_options.port`)",
+        advice="Stop that program, run `headroom down` if it is an earlier Headroom, or change `http_options.port`.",
+    )
+    require_free(
+        cluster.address,
+        cluster.ports.gcs,
+        purpose="Ray's control store",
+        advice="Is Ray running already? Deploy on it with `serve run cluster.yaml`, or give `--ray-port`.",
+    )
+    require_free(
+        cluster.address, cluster.ports.dashboard, purpose="the Ray dashboard", advice="Give `--dashboard-port`."
+    )
+
+
+def _say_plan(config: ClusterFile) -> None:
+    from serve_app.commands.plan import say_plan
+
+    say_plan(config)
+
+
+def _make_models(config: ClusterFile) -> None:
+    from serve_app.commands.models import make_missing
+
+    names = [m.source.removeprefix("default:") for m in config.settings.models if m.source.startswith("default:")]
+    make_missing(list(dict.fromkeys(names)), home=config.settings.storage.home)
+
+
+def _serve(config: ClusterFile, cluster: LocalCluster) -> None:
+    import psutil
+
+    from serve_app.ops import launch
+    from serve_app.ops.local_cluster import as_typed, environment, ray_start_command, serve_run_command
+    from serve_app.ops.process_custody import Custody
+    from serve_app.ops.run_record import RunRecord, drop_record, write_record
+
+    url = f"http://{config.host}:{config.port}"
+    click.echo(as_typed(ray_start_command(cluster), environment(cluster)))
+    click.echo(as_typed(serve_run_command(cluster), {}))
+    click.echo(f"# logs: {cluster.run_dir}/ray.log, {cluster.run_dir}/serve.log, {cluster.temp_dir}/session_latest/logs")
+    began_s, custody, running = time.monotonic(), Custody(), None
+    started_s = psutil.Process().create_time()
+    write_record(
+        cluster.home, RunRecord(run_id=cluster.run_id, pid=os.getpid(), started_s=started_s, address=url)
+    )
+    with launch.stop_signals():
+        try:
+            running = launch.start(cluster, custody)
+            launch.watch(cluster, running, url, _Narrator(url, cluster.ports.dashboard, began_s))
+        except launch.Stopped as signal_name:
+            click.echo(f"\n{signal_name}: stopping …")
+        finally:
+            num_killed = launch.stop(cluster, running, custody)
+            drop_record(cluster.home)
+            click.echo(f"Stopped; nothing left running{f' ({num_killed} processes had to be killed)' * bool(num_killed)}.")
+
+
+class _Narrator:
+    """Says each model's state once when it changes, and how to ask as soon as all that can serve do."""
+
+    def __init__(self, url: str, dashboard_port: int, began_s: float) -> None:
+        self._url = url
+        self._dashboard_port = dashboard_port
+        self._began_s = began_s
+        self._said: dict[str, str] = {}
+        self._invited = False
+
+    def __call__(self, health: Mapping[str, Any]) -> None:
+        for model, one in {"controller": {"status": health["controller"], "reason": health["reason"]}, **health["models"]}.items():
+            line = f"{model}: {one['status']}" + (f" ({one['reason']})" if one["reason"] else "")
+            if self._said.get(model) != line:
+                self._said[model] = line
+                click.echo(f"[{time.monotonic() - self._began_s:6.1f} s] {line}")
+        if not self._invited and all(one["status"] in ("ready", "refused") for one in health["models"].values()):
+            self._invited = True
+            self._invite()
+
+    def _invite(self) -> None:
+        click.echo(
+            f"\nServing on {self._url}/v1   (dashboard: http://127.0.0.1:{self._dashboard_port})\n"
+            f"  curl {self._url}/v1/chat/completions -H 'content-type: application/json' \\\n"
+            """    -d '{"model": "fast", "messages": [{"role": "user", "content": "What is 3 + 4?"}]}'\n"""
+            "Ctrl-C stops it."
+        )

@@ -1,0 +1,102 @@
+"""The commands and the environment that start Headroom on this machine, exactly as a user could type them. Pure."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from serve_app.fleet.names import NODE_LABEL
+
+RUN_VARIABLE = "HEADROOM_RUN"
+"""Carried by every process of one `headroom up`, so that `headroom down` finds what is left of it."""
+HEAD_NODE = "head"
+OBJECT_STORE_BYTES = 256 << 20
+"""Requests go over HTTP, not through the object store: Ray's least plus room for arguments and logs."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ports:
+    """Every port we choose; the HTTP port is the one of cluster.yaml."""
+
+    http: int
+    gcs: int
+    dashboard: int
+    dashboard_agent: int
+    ray_client: int
+    haproxy_stats: int
+    haproxy_metrics: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LocalCluster:
+    """What to start. `address` is where Ray and Serve listen, `programs` the directory of `ray` and `serve`."""
+
+    config: Path
+    home: Path
+    run_id: str
+    run_dir: Path
+    temp_dir: Path
+    address: str
+    ports: Ports
+    num_cpus: int
+    memory_bytes: int
+    programs: Path
+    tracing: Mapping[str, str]
+
+
+def environment(cluster: LocalCluster) -> dict[str, str]:
+    """Variables that must be set before Ray starts; Serve reads its own in every process."""
+    run_dir = cluster.run_dir
+    return {
+        "HEADROOM_HOME": str(cluster.home),
+        "HEADROOM_CONFIG_DIR": str(cluster.config.parent),
+        RUN_VARIABLE: cluster.run_id,
+        "RAY_ADDRESS": f"{cluster.address}:{cluster.ports.gcs}",
+        "RAY_SERVE_ENABLE_HA_PROXY": "1",
+        "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
+        "RAY_SERVE_HAPROXY_NBTHREAD": str(min(4, cluster.num_cpus)),
+        "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(run_dir / "haproxy.cfg"),
+        "RAY_SERVE_HAPROXY_SOCKET_PATH": str(run_dir / "haproxy.sock"),
+        "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(run_dir),
+        "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(run_dir / "haproxy.state"),
+        "RAY_SERVE_HAPROXY_STATS_PORT": str(cluster.ports.haproxy_stats),
+        "RAY_SERVE_HAPROXY_METRICS_PORT": str(cluster.ports.haproxy_metrics),
+        # A killed replica takes its engine core with it.
+        "RAY_process_group_cleanup_enabled": "1",
+        **cluster.tracing,
+    }
+
+
+def ray_start_command(cluster: LocalCluster) -> list[str]:
+    """Host memory is given in full: Ray's own figure would be what happens to be free now."""
+    ports = cluster.ports
+    return [
+        str(cluster.programs / "ray"),
+        "start",
+        "--head",
+        "--block",
+        f"--node-ip-address={cluster.address}",
+        f"--port={ports.gcs}",
+        f"--ray-client-server-port={ports.ray_client}",
+        "--dashboard-host=127.0.0.1",
+        f"--dashboard-port={ports.dashboard}",
+        f"--dashboard-agent-listen-port={ports.dashboard_agent}",
+        f"--num-cpus={cluster.num_cpus}",
+        f"--memory={cluster.memory_bytes}",
+        f"--object-store-memory={OBJECT_STORE_BYTES}",
+        f"--labels={NODE_LABEL}={HEAD_NODE}",
+        f"--temp-dir={cluster.temp_dir}",
+        "--disable-usage-stats",
+    ]
+
+
+def serve_run_command(cluster: LocalCluster) -> list[str]:
+    return [str(cluster.programs / "serve"), "run", str(cluster.config)]
+
+
+def as_typed(command: list[str], variables: Mapping[str, str]) -> str:
+    """The command as a user would type it in a shell, variables first."""
+    exports = [f"export {name}={shlex.quote(value)}" for name, value in variables.items()]
+    return "\n".join([*exports, shlex.join(command)])
