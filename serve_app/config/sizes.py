@@ -21,9 +21,9 @@ _SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?I?B)\s*", re.IGNORECASE)
 
 
 def size_bytes(value: object) -> int:
-    """Bytes of `value`: an int is bytes already; text needs a unit.
+    """Bytes of `value`: an int is bytes already; text needs a unit, and is rounded down to whole bytes.
 
-    Raises: ValueError for anything else, also for a size that is not a whole number of bytes.
+    Raises: ValueError for anything else.
     """
     if isinstance(value, int) and not isinstance(value, bool):
         return value
@@ -31,10 +31,7 @@ def size_bytes(value: object) -> int:
     unit_bytes = _UNIT_BYTES.get(match[2].lower()) if match else None
     if match is None or unit_bytes is None:
         raise ValueError("not a size")
-    exact = Decimal(match[1]) * unit_bytes
-    if exact != int(exact):
-        raise ValueError("not a whole number of bytes")
-    return int(exact)
+    return int(Decimal(match[1]) * unit_bytes)
 
 
 def size_text(num_bytes: int) -> str:

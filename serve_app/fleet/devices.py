@@ -14,7 +14,7 @@ from serve_app.errors import DeviceUnreadable
 from serve_app.fleet.cuda_devices import cuda_devices
 from serve_app.fleet.host_memory import HostMemory, read_host_memory
 from serve_app.fleet.nvml import nvml_session
-from serve_app.fleet.process_memory import process_tree, proportional_set_bytes
+from serve_app.fleet.process_memory import ProcessKey, proportional_set_bytes
 
 OTHERS_ON_HOST = "system and other processes"
 
@@ -24,19 +24,21 @@ def local_inventory(
     node_name: str,
     host_total_bytes: int | None = None,
     *,
-    own_pids: frozenset[int] = frozenset(),
+    own: frozenset[ProcessKey] = frozenset(),
     version: int = 1,
 ) -> Inventory:
     """A snapshot of this machine with one node, and at least one device.
 
     `host_total_bytes` narrows the host's memory to what we may plan with; None takes all of it.
-    `own_pids` are processes of ours (with their children, on a host): what they hold is planned, not foreign.
+    `own` are the processes of ours, children included: what they hold is planned, not foreign.
     Raises: DeviceUnreadable when CUDA devices were asked for and there are none, or the driver is broken.
     """
     memory = read_host_memory()
-    devices = () if choice is DeviceChoice.HOST else _cuda(node_name, own_pids, required=choice is DeviceChoice.CUDA)
+    pids = frozenset(key.pid for key in own)
+    devices = () if choice is DeviceChoice.HOST else _cuda(node_name, pids, required=choice is DeviceChoice.CUDA)
     if not devices:
-        devices = (host_device(memory, node_name, total_bytes=host_total_bytes, own_bytes=_own_bytes(own_pids)),)
+        own_bytes = proportional_set_bytes(own)
+        devices = (host_device(memory, node_name, total_bytes=host_total_bytes, own_bytes=own_bytes),)
     node = Node(
         name=node_name,
         num_cpus=len(os.sched_getaffinity(0)),
@@ -61,11 +63,6 @@ def host_device(memory: HostMemory, node: str, *, total_bytes: int | None = None
         total_bytes=total,
         holdings=(others,) if foreign else (),
     )
-
-
-def _own_bytes(own_pids: frozenset[int]) -> int:
-    """PSS of our process trees, each process counted once."""
-    return proportional_set_bytes({key for pid in own_pids for key in process_tree(pid)})
 
 
 def _cuda(node: str, own_pids: frozenset[int], *, required: bool) -> tuple[Device, ...]:

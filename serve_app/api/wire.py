@@ -1,0 +1,63 @@
+"""What the admin address answers, as JSON: one definition for the server that writes it and the command that reads it.
+
+Readers pass over fields they do not know, so that an older command can ask a newer cluster.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from placement.inventory import DeviceHealth, DeviceKind
+
+
+class WireModel(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class HolderKind(StrEnum):
+    REPLICA = "replica"
+    LEASED = "leased"
+    RESERVED = "reserved"
+    FOREIGN = "foreign"
+
+
+class HolderView(WireModel):
+    """One holder of a share, or of bytes nobody planned. Bytes are per device.
+
+    `planned_bytes` at rest, `peak_bytes` while starting; both 0 where nothing was planned. `measured_bytes` is None
+    where it cannot be read. `state` is the share's own word, such as ready or starting; empty for foreign holders.
+    """
+
+    name: str
+    kind: HolderKind
+    planned_bytes: int
+    measured_bytes: int | None
+    peak_bytes: int
+    state: str = ""
+
+
+class DeviceView(WireModel):
+    """One device as read now. `headroom_ratio` is free of total; `passes` says whether that keeps the headroom."""
+
+    id: str
+    node: str
+    kind: DeviceKind
+    product: str
+    total_bytes: int
+    used_bytes: int
+    free_bytes: int
+    headroom_ratio: float
+    passes: bool
+    health: DeviceHealth
+    holders: tuple[HolderView, ...]
+
+
+class FleetView(WireModel):
+    """GET /admin/fleet. `source` is `machine` when no cluster answered and the command read the devices itself."""
+
+    headroom: float
+    devices: tuple[DeviceView, ...]
+    source: Literal["cluster", "machine"] = "cluster"

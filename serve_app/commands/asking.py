@@ -1,0 +1,64 @@
+"""Asking a running cluster over HTTP, with our own errors for "nothing there" and "not Headroom"."""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from serve_app.errors import BadAnswer, NotRunning
+
+TIMEOUT_S = 5.0
+_NO_SUCH_ROUTE = 404
+
+M = TypeVar("M", bound=BaseModel)
+
+
+def get_json(address: str, path: str, *, timeout_s: float = TIMEOUT_S) -> Any:
+    """The JSON body, also of an error status: health is told with a 503.
+
+    Raises: NotRunning when nothing answers in time, BadAnswer when it is not JSON or not our route.
+    """
+    import httpx  # costs a tenth of a second, so only when something is asked
+
+    url = f"{address.rstrip('/')}{path}"
+    try:
+        answer = httpx.get(url, timeout=timeout_s, trust_env=False)
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        raise NotRunning(
+            f"Nothing answers at {address} ({type(error).__name__}).",
+            expected="A running cluster.",
+            advice="Start one with `headroom up`, or name another with --address.",
+        ) from error
+    try:
+        body = answer.json()
+    except ValueError as error:
+        raise _foreign(url, f"status {answer.status_code} and no JSON") from error
+    if answer.status_code == _NO_SUCH_ROUTE:
+        raise _foreign(url, "status 404")
+    return body
+
+
+def get(model: type[M], address: str, path: str, *, timeout_s: float = TIMEOUT_S) -> M:
+    """The body as `model`. Raises: as `get_json`, and BadAnswer when it has another form."""
+    body = get_json(address, path, timeout_s=timeout_s)
+    try:
+        return model.model_validate_json(_json_text(body))
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        place = ".".join(str(step) for step in first["loc"]) or "the body"
+        raise _foreign(f"{address}{path}", f"{place}: {first['msg']}") from error
+
+
+def _json_text(body: object) -> bytes:
+    import orjson
+
+    return orjson.dumps(body)
+
+
+def _foreign(url: str, reason: str) -> BadAnswer:
+    return BadAnswer(
+        f"{url} does not answer as Headroom does: {reason}.",
+        expected="A Headroom of this version.",
+        advice="Look at what listens there, or name another with --address.",
+    )
