@@ -86,7 +86,9 @@ def _parse(text: str | bytes) -> JsonValue:
 
     try:
         return json.loads(text, object_pairs_hook=once, parse_constant=no_number)
-    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+    except DecodeError:
+        raise
+    except (ValueError, RecursionError) as error:
         raise DecodeError("", f"not JSON: {error}") from None
 
 

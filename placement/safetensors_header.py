@@ -15,6 +15,8 @@ from placement.errors import BadHeader
 
 LENGTH_BYTES = 8
 MAX_HEADER_BYTES = 100_000_000
+MAX_DIMENSIONS = 32
+MAX_NUMBER = 1 << 62
 DTYPE_BITS = {
     "BOOL": 8,
     "F4": 4,
@@ -119,7 +121,9 @@ def _json_object(text: bytes) -> dict[str, object]:
 
     try:
         value = json.loads(text, object_pairs_hook=once)
-    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+    except BadHeader:
+        raise
+    except (ValueError, RecursionError) as error:
         raise BadHeader(f"the header is not JSON: {error}") from None
     if not isinstance(value, dict):
         raise BadHeader("the header is not a JSON object")
@@ -137,7 +141,7 @@ def _entry(name: str, value: object) -> TensorEntry:
     expected_bits = prod(shape) * DTYPE_BITS[dtype]
     if (offsets[1] - offsets[0]) * 8 != expected_bits:
         message = (
-            f"tensor '{name}' takes {offsets[1] - offsets[0]} bytes, its shape and dtype make {expected_bits / 8:g}"
+            f"tensor '{name}' takes {offsets[1] - offsets[0]} bytes, its shape and dtype make {expected_bits // 8}"
         )
         raise BadHeader(message)
     return TensorEntry(name=name, dtype=dtype, shape=shape, begin=offsets[0], end=offsets[1])
@@ -146,6 +150,8 @@ def _entry(name: str, value: object) -> TensorEntry:
 def _numbers(name: str, value: object) -> tuple[int, ...]:
     if not isinstance(value, list) or any(type(item) is not int or item < 0 for item in value):
         raise BadHeader(f"tensor '{name}' has a shape or offsets that are not whole numbers of at least 0")
+    if len(value) > MAX_DIMENSIONS or any(item > MAX_NUMBER for item in value):
+        raise BadHeader(f"tensor '{name}' has more than {MAX_DIMENSIONS} dimensions or a number above {MAX_NUMBER}")
     return tuple(value)
 
 
