@@ -7,14 +7,26 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import socket
 from collections.abc import Iterator
 from typing import Any
 
 import uvicorn
 
+ADDRESS_VARIABLE = "HEADROOM_ADDRESS_TO_BIND"
+"""Set on a one-machine cluster, so that replicas listen on loopback only; else they listen on their node's address."""
 _STARTED_POLL_S = 0.01
 _STOP_TIMEOUT_S = 5
+
+
+def own_address() -> str:
+    """Address on which replicas of this node are reached by the others."""
+    if ADDRESS_VARIABLE in os.environ:
+        return os.environ[ADDRESS_VARIABLE]
+    import ray
+
+    return str(ray.util.get_node_ip_address())
 
 
 class _QuietServer(uvicorn.Server):
@@ -51,7 +63,9 @@ class HttpServer:
         while not self._server.started:
             if self._task.done():
                 self._task.result()
-            await asyncio.sleep(_STARTED_POLL_S)
+            await asyncio.sleep(ADDRESS_VARIABLE = "HEADROOM_ADDRESS_TO_BIND"
+"""Set on a one-machine cluster, so that replicas listen on loopback only; else they listen on their node's address."""
+_STARTED_POLL_S)
 
     async def stop(self) -> None:
         """No new connections; what runs has some seconds to finish."""

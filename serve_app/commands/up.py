@@ -48,7 +48,7 @@ def command(file: Path, ray_port: int, dashboard_port: int, memory: str | None) 
 def _local_cluster(
     config: ClusterFile, *, ray_port: int, dashboard_port: int, memory: str | None
 ) -> LocalCluster:
-    from serve_app.config.sizes import parse_size
+    from serve_app.config.sizes import size_bytes
     from serve_app.fleet.host_memory import read_host_memory
     from serve_app.ops.local_cluster import LocalCluster, Ports
     from serve_app.ops.ports import preferred_port
@@ -77,7 +77,7 @@ def _local_cluster(
             haproxy_metrics=preferred_port(address, 9101),
         ),
         num_cpus=len(os.sched_getaffinity(0)),
-        memory_bytes=parse_size(memory) if memory else read_host_memory().total_bytes,
+        memory_bytes=size_bytes(memory) if memory else read_host_memory().total_bytes,
         programs=Path(sys.executable).parent,
         tracing=cluster_environment(
             os.environ,

@@ -87,7 +87,7 @@ class Ledger:
 
     def start(self, *, slot: str, epoch: int) -> Tenure | Waiting | None:
         """Let the tenure take device memory, unless another replica is starting on one of its devices."""
-        tenure = self._current(slot, epoch)
+        tenure = self._live(slot, epoch)
         if tenure is None or tenure.state is SlotState.STARTING:
             return tenure
         devices = _devices(self._slots[slot])
@@ -97,26 +97,22 @@ class Ledger:
         return self._set(replace(tenure, state=SlotState.STARTING))
 
     def ready(self, *, slot: str, epoch: int, report: ReadyReport) -> Tenure | None:
-        tenure = self._current(slot, epoch)
+        tenure = self._live(slot, epoch)
         return tenure and self._set(replace(tenure, state=SlotState.READY, report=report))
 
     def seen(self, *, slot: str, epoch: int, now_s: float) -> Tenure | None:
         """The replica lives. None: it is fenced off, and must stop."""
-        tenure = self._current(slot, epoch)
-        if tenure is None or tenure.state is SlotState.REAPING:
-            return None
-        return self._set(replace(tenure, seen_s=now_s))
+        tenure = self._live(slot, epoch)
+        return tenure and self._set(replace(tenure, seen_s=now_s))
 
     def lost(self, *, slot: str, epoch: int) -> Tenure | None:
         """The replica is gone. Its slot stays taken until its bytes are back."""
-        tenure = self._current(slot, epoch)
-        if tenure is None or tenure.state is SlotState.REAPING:
-            return None
-        return self._set(replace(tenure, state=SlotState.REAPING))
+        tenure = self._live(slot, epoch)
+        return tenure and self._set(replace(tenure, state=SlotState.REAPING))
 
     def freed(self, *, slot: str, epoch: int) -> Tenure | None:
-        tenure = self._current(slot, epoch)
-        return tenure and self._tenures.pop(slot)
+        tenure = self._tenures.get(slot)
+        return self._tenures.pop(slot) if tenure is not None and tenure.epoch == epoch else None
 
     def silent(self, *, now_s: float, limit_s: float) -> tuple[Tenure, ...]:
         """Tenures not heard of for longer than `limit_s`."""
@@ -124,9 +120,12 @@ class Ledger:
             t for t in self._tenures.values() if t.state is not SlotState.REAPING and now_s - t.seen_s > limit_s
         )
 
-    def _current(self, slot: str, epoch: int) -> Tenure | None:
+    def _live(self, slot: str, epoch: int) -> Tenure | None:
+        """The tenure of this very epoch, unless its replica is dead: from there is no way back."""
         tenure = self._tenures.get(slot)
-        return tenure if tenure is not None and tenure.epoch == epoch else None
+        if tenure is None or tenure.epoch != epoch or tenure.state is SlotState.REAPING:
+            return None
+        return tenure
 
     def _set(self, tenure: Tenure) -> Tenure:
         self._tenures[tenure.slot] = tenure

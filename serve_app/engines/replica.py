@@ -18,7 +18,7 @@ from ray import serve
 from serve_app.controller.claims import Claim, ReadyReport, Waiting
 from serve_app.engines.asgi import EngineServer
 from serve_app.engines.environment import engine_environment
-from serve_app.http_server import HttpServer
+from serve_app.http_server import HttpServer, own_address
 from serve_app.engines.peak import PeakSampler
 from serve_app.engines.protocol import Engine, EngineLaunch
 from serve_app.engines.spec import EngineSpec
@@ -123,7 +123,7 @@ class EngineReplica:
             await self._engine.warm_up()
             load_s = time.monotonic() - began_s
             server = HttpServer(self._app)
-            await server.start(host=ray.util.get_node_ip_address())
+            await server.start(host=own_address())
         report = ReadyReport(
             url=server.url, load_s=load_s, measured_bytes=sampler.last_bytes, peak_bytes=sampler.peak_bytes
         )

@@ -15,10 +15,10 @@ from ray import serve
 
 from serve_app.config.load import settings_from_args
 from serve_app.controller.claims import Push
-from serve_app.http_server import HttpServer
 from serve_app.gateway.app import Gateway
 from serve_app.gateway.asgi import ASGIApp, Receive, Scope, Send
 from serve_app.gateway.routing_table import Peer, RoutingTable
+from serve_app.http_server import HttpServer, own_address
 from serve_app.logs import logger
 from tracing import names
 from tracing.metrics import Recorder
@@ -63,7 +63,7 @@ class GatewayReplica:
             replica=self._replica,
         )
         self._peer_server = HttpServer(self._gateway)
-        await self._peer_server.start(host=ray.util.get_node_ip_address())
+        await self._peer_server.start(host=own_address())
         self._tasks = [asyncio.create_task(work) for work in (self._follow(), self._push(), self._register())]
 
     def __serve_build_asgi_app__(self) -> ASGIApp:

@@ -22,8 +22,9 @@ from serve_app.ops.run_record import left_over
 
 _POLL_S = 0.25
 _GCS_TIMEOUT_S = 60.0
-_SERVE_STOP_S = 15.0
-_RAY_STOP_S = 10.0
+_SERVE_STOP_S = 10.0
+_RAY_STOP_S = 3.0
+"""Ray's own processes have nothing to save; what is left after this is killed."""
 _TAIL_LINES = 15
 
 Say = Callable[[str], None]

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from serve_app.fleet.names import NODE_LABEL
+from serve_app.http_server import ADDRESS_VARIABLE
 
 RUN_VARIABLE = "HEADROOM_RUN"
 """Carried by every process of one `headroom up`, so that `headroom down` finds what is left of it."""
@@ -63,6 +64,10 @@ def environment(cluster: LocalCluster) -> dict[str, str]:
         "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(run_dir / "haproxy.state"),
         "RAY_SERVE_HAPROXY_STATS_PORT": str(cluster.ports.haproxy_stats),
         "RAY_SERVE_HAPROXY_METRICS_PORT": str(cluster.ports.haproxy_metrics),
+        # Long enough for HAProxy, which looks every 250 ms, to see that a replica leaves.
+        "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "2",
+        # Engines and gateways talk to each other over this address.
+        ADDRESS_VARIABLE: cluster.address,
         # A killed replica takes its engine core with it.
         "RAY_process_group_cleanup_enabled": "1",
         **cluster.tracing,
