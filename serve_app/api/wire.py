@@ -61,3 +61,39 @@ class FleetView(WireModel):
     headroom: float
     devices: tuple[DeviceView, ...]
     source: Literal["cluster", "machine"] = "cluster"
+
+
+class ModelHealth(WireModel):
+    """`status` is ready, starting or refused; `reason` says why it is not ready."""
+
+    status: str
+    reason: str = ""
+    num_ready: int = 0
+    num_wanted: int = 0
+
+
+class HealthView(WireModel):
+    """GET /health. `status` is ok, degraded, starting or down."""
+
+    status: str
+    reason: str = ""
+    models: dict[str, ModelHealth] = {}
+
+
+class ModelInfo(WireModel):
+    """One entry of GET /models/info. None where nothing is loaded, or the checkpoint does not say.
+
+    `memory_bytes` is measured, over all replicas.
+    """
+
+    id: str
+    loaded: bool
+    checkpoint: str | None = None
+    checkpoint_step: int | None = None
+    weights_version: str | None = None
+    memory_bytes: int | None = None
+    max_model_len: int | None = None
+
+
+class ModelsInfoView(WireModel):
+    models: tuple[ModelInfo, ...]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from placement.feasible import limit_bytes
 from placement.inventory import Device, DeviceHealth, Holding, HoldingKind, Inventory
 from serve_app.api.wire import DeviceView, FleetView, HolderKind, HolderView
 
@@ -20,7 +21,7 @@ def machine_view(inventory: Inventory, *, headroom: float) -> FleetView:
 
 def keeps_headroom(*, total_bytes: int, used_bytes: int, headroom: float) -> bool:
     """Whether at least `headroom` of the device is free, to the byte. A device without bytes keeps nothing."""
-    return total_bytes > 0 and used_bytes <= int(total_bytes * (1.0 - headroom))
+    return total_bytes > 0 and used_bytes <= limit_bytes(total_bytes, headroom)
 
 
 def _device(device: Device, headroom: float) -> DeviceView:

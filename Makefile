@@ -1,0 +1,71 @@
+# make serve   set up if needed, then start everything on this machine
+# make test    set up if needed, then run the tests
+# Needs Python 3.11, git and make; everything else goes into .venv.
+
+SHELL := /bin/bash
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.set-up
+PYTHON ?= $(shell command -v python3.11)
+CONFIG ?= cluster.yaml
+
+# Where pip finds PyTorch's CPU builds ("+cpu") when its usual index does not have them: the address of that index.
+HEADROOM_TORCH_INDEX ?=
+TORCH_INDEX := $(if $(HEADROOM_TORCH_INDEX),--extra-index-url $(HEADROOM_TORCH_INDEX))
+PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check --no-input
+
+.PHONY: help setup serve test test-all lint format types bench bench-peers lock clean
+
+help:
+	@sed -n '1,3p' Makefile
+	@echo "Targets: setup serve test test-all lint format types bench bench-peers lock clean"
+
+setup: $(STAMP)
+
+# The lock is complete, so --no-deps: resolving again would bring torchvision and others that break vLLM on CPU.
+$(STAMP): requirements.lock pyproject.toml
+	@test -n "$(PYTHON)" || { echo "No python3.11 found. Install Python 3.11, or name one: make PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' \
+	  || { echo "$(PYTHON) is no Python 3.11, which the lock file is made for." >&2; exit 1; }
+	@echo "Setting up $(VENV): $$(grep -c == requirements.lock) pinned packages, some minutes the first time ..."
+	@test -x $(BIN)/python || "$(PYTHON)" -m venv $(VENV)
+	@$(PIP) install --no-deps $(TORCH_INDEX) -r requirements.lock \
+	  || { echo "If torch was not found: set HEADROOM_TORCH_INDEX to the index of PyTorch's CPU builds." >&2; exit 1; }
+	@$(PIP) install --no-deps --no-build-isolation -e .
+	@touch $(STAMP)
+
+serve: $(STAMP)
+	@$(BIN)/headroom up $(CONFIG)
+
+test: $(STAMP)
+	@$(BIN)/python -m pytest -q
+
+# The slow ones too, such as training the default models.
+test-all: $(STAMP)
+	@$(BIN)/python -m pytest -q -m "not gpu and not bench"
+
+lint: $(STAMP)
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/ruff format --quiet --check .
+
+format: $(STAMP)
+	@$(BIN)/ruff check --quiet --fix-only .
+	@$(BIN)/ruff format --quiet .
+
+types: $(STAMP)
+	@$(BIN)/mypy
+
+bench: $(STAMP)
+	@$(BIN)/python -m tests.bench
+
+bench-peers: $(STAMP)
+	@$(BIN)/python -m tests.bench --peers
+
+lock:
+	@command -v uv > /dev/null || { echo "make lock needs uv." >&2; exit 1; }
+	uv pip compile pyproject.toml --quiet --extra cpu --extra dev --python-version 3.11 --override lock-overrides.txt \
+	  --index-strategy unsafe-best-match $(TORCH_INDEX) --no-annotate --no-header --output-file requirements.lock
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info bench-results .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
