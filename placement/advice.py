@@ -54,8 +54,8 @@ def _levers(problem: Problem, levers: Levers, loads: Sequence[Load], placements:
 def _shrink(levers: Levers) -> Iterator[str]:
     kv_bytes, short = levers.demand.estimate.part_bytes(PartName.KV_CACHE), levers.short_bytes
     if short is not None and 0 < short < kv_bytes:
-        yield f"lower `{levers.key}.max_model_len` or `{levers.key}.max_num_seqs`"
-        yield f"set `{levers.key}.kv_cache_bytes` to {kv_bytes - short} ({gib(kv_bytes - short)}) or less"
+        lower = f"lower `{levers.key}.max_model_len` or `{levers.key}.max_num_seqs`"
+        yield f"{lower}, or set `{levers.key}.kv_cache_bytes` to {kv_bytes - short} ({gib(kv_bytes - short)}) or less"
 
 
 def _unload(problem: Problem, levers: Levers, placements: Sequence[Placement]) -> Iterator[str]:

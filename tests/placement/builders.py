@@ -116,28 +116,28 @@ def by_replica(plan: Plan, replica: str) -> Placement:
 
 @st.composite
 def problems(draw: st.DrawFn, *, max_tensor_parallel: int = 2) -> tuple[Inventory, tuple[Demand, ...], Policy]:
-    """Small whole problems: up to 2 nodes of up to 3 devices, up to 4 demands; sizes in whole bytes up to 40."""
+    """Small whole problems: 1 or 2 nodes of up to 3 devices, up to 4 demands; sizes in whole bytes up to 40."""
     nodes = tuple(
         Node(name=f"n{i}", num_cpus=4, host_memory_bytes=0, devices=draw(_devices(f"n{i}")))
         for i in range(draw(st.integers(1, 2)))
     )
-    demands = tuple(draw(_demand(f"m{i}", max_tensor_parallel)) for i in range(draw(st.integers(0, 4))))
+    demands = tuple(draw(_demand(f"m{i}", max_tensor_parallel)) for i in range(draw(st.sampled_from([1, 2, 3, 4, 0]))))
     policy = Policy(headroom=draw(st.sampled_from([0.0, 0.1, 0.2, 0.5])), goal=draw(st.sampled_from(list(Goal))))
     return Inventory(version=draw(st.integers(0, 9)), nodes=nodes), demands, policy
 
 
 @st.composite
 def _devices(draw: st.DrawFn, node: str) -> tuple[Device, ...]:
-    return tuple(draw(_device(node, index)) for index in range(draw(st.integers(0, 3))))
+    return tuple(draw(_device(node, index)) for index in range(draw(st.sampled_from([0, 1, 2, 2, 3]))))
 
 
 @st.composite
 def _device(draw: st.DrawFn, node: str, index: int) -> Device:
     held = draw(st.integers(0, 10))
     return replace(
-        gpu(node, index, draw(st.integers(0, 40))),
-        health=draw(st.sampled_from([DeviceHealth.HEALTHY] * 4 + list(DeviceHealth))),
-        cordoned=draw(st.sampled_from([False] * 4 + [True])),
+        gpu(node, index, draw(st.sampled_from([0, 7, 10, 15, 20, 24, 25, 30, 40]))),
+        health=draw(st.sampled_from([DeviceHealth.HEALTHY] * 12 + list(DeviceHealth))),
+        cordoned=draw(st.sampled_from([False] * 9 + [True])),
         numa_node=draw(st.sampled_from([None, 0, 1])),
         holdings=(Holding(holder="x", kind=HoldingKind.RESERVED, num_bytes=held),) if held > 5 else (),
     )
@@ -145,10 +145,10 @@ def _device(draw: st.DrawFn, node: str, index: int) -> Device:
 
 @st.composite
 def _demand(draw: st.DrawFn, model: str, max_tensor_parallel: int) -> Demand:
-    weights, kv, loading = draw(st.integers(0, 20)), draw(st.integers(0, 5)), draw(st.integers(0, 10))
+    weights, kv, loading = draw(st.integers(0, 16)), draw(st.integers(0, 5)), draw(st.integers(0, 10))
     return Demand(
         model=model,
-        num_replicas=draw(st.integers(0, 3)),
+        num_replicas=draw(st.sampled_from([1, 2, 3, 0])),
         priority=draw(st.integers(0, 2)),
         estimate=estimate(weights, kv=kv, loading=loading),
         tensor_parallel=draw(st.integers(1, max_tensor_parallel)),
