@@ -1,0 +1,71 @@
+"""The `x-headroom-*` headers of an answer, built once per kind of answer and shared between requests. Pure."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from functools import lru_cache
+from typing import Protocol
+
+Headers = list[tuple[bytes, bytes]]
+
+JSON = (b"content-type", b"application/json")
+EVENTS = (b"content-type", b"text/event-stream; charset=utf-8")
+_NO_BUFFERING = ((b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no"))
+
+
+class CacheState(StrEnum):
+    """Values of `x-headroom-cache`."""
+
+    HIT = "hit"
+    MISS = "miss"
+    SHARED = "shared"
+    """Answered by a run that another request had already begun."""
+    BYPASS = "bypass"
+
+
+class Answered(Protocol):
+    """What an answer says of its origin."""
+
+    @property
+    def mode(self) -> str: ...
+    @property
+    def model(self) -> str: ...
+    @property
+    def weights_version(self) -> str: ...
+    @property
+    def checkpoint_step(self) -> int | None: ...
+
+
+class StoredAnswer(Answered, Protocol):
+    @property
+    def stream(self) -> bool: ...
+    @property
+    def body(self) -> bytes: ...
+
+
+def origin_headers(answer: Answered, state: CacheState) -> Headers:
+    """Who answered and how. `x-headroom-checkpoint-step` is empty when the checkpoint does not say."""
+    return list(_origin(answer.mode, answer.model, answer.weights_version, answer.checkpoint_step, state))
+
+
+def stream_headers(answer: Answered, state: CacheState) -> Headers:
+    return [EVENTS, *_NO_BUFFERING, *origin_headers(answer, state)]
+
+
+def hit_headers(entry: StoredAnswer) -> Headers:
+    """Headers of a stored answer; the whole is sent at once, so even a stream has a length."""
+    length = (b"content-length", str(len(entry.body)).encode())
+    return [EVENTS if entry.stream else JSON, length, *origin_headers(entry, CacheState.HIT)]
+
+
+@lru_cache(maxsize=512)
+def _origin(
+    mode: str, model: str, version: str, step: int | None, state: CacheState
+) -> tuple[tuple[bytes, bytes], ...]:
+    return (
+        (b"x-headroom-model", model.encode()),
+        (b"x-headroom-mode", mode.encode()),
+        (b"x-headroom-cache", state.value.encode()),
+        (b"x-headroom-weights-version", version.encode()),
+        (b"x-headroom-checkpoint-step", b"" if step is None else str(step).encode()),
+    )

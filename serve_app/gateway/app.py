@@ -1,0 +1,162 @@
+"""The gateway as one ASGI application: puts its parts together and sends each request to its route.
+
+Runs under any ASGI server, with or without Ray. The shell around it calls `update` with each routing table and
+`aclose` at the end.
+"""
+
+from __future__ import annotations
+
+import hmac
+import time
+from collections.abc import Callable
+from typing import Final
+
+from serve_app.api.errors import ApiError, method_not_allowed, not_found
+from serve_app.config.settings import Settings
+from serve_app.engines.protocol import Endpoint
+from serve_app.gateway.asgi import BodyReader, Receive, Scope, Send, read_headers, send_whole
+from serve_app.gateway.board import KEPT_BYTES, FlightBoard
+from serve_app.gateway.cache import ENTRY_OVERHEAD_BYTES, MemoryStore, Store
+from serve_app.gateway.catalog import make_catalog
+from serve_app.gateway.control import ControlPlane
+from serve_app.gateway.inference import Inference
+from serve_app.gateway.loads import Loads, RetryBudget
+from serve_app.gateway.meters import Meters
+from serve_app.gateway.pages import Page, Pages
+from serve_app.gateway.peers import Peers
+from serve_app.gateway.redis_store import RedisStore
+from serve_app.gateway.routing_table import RoutingTable
+from serve_app.gateway.run import Deadlines, Engines
+from serve_app.gateway.upstream import Pool, address_of
+from tracing.metrics import Recorder
+from tracing.spans import begin_request
+
+LOCAL_TENANT: Final = "local"
+UNKNOWN_ROUTE: Final = "other"
+_HOT: Final = {endpoint.value: endpoint for endpoint in Endpoint}
+_METHODS: Final = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"})
+
+
+class Gateway:
+    """`replica` is this gateway's name among `RoutingTable.peers`; `clock` is monotonic, in seconds."""
+
+    def __init__(
+        self,
+        *,
+        settings: Settings,
+        control: ControlPlane,
+        recorder: Recorder,
+        replica: str = "local",
+        tenant: str = LOCAL_TENANT,
+        clock: Callable[[], float] = time.monotonic,
+        store: Store | None = None,
+        created: int | None = None,
+    ) -> None:
+        self._settings = settings
+        self._clock = clock
+        self._secret = b""
+        self._table: RoutingTable | None = None
+        self._pool = Pool()
+        cache_type = store.kind if store else ("redis" if settings.cache.redis_url else "memory")
+        self._meters = Meters(recorder, modes=[mode.name for mode in settings.modes], cache_type=cache_type)
+        self._store = store or make_store(settings, clock=clock, on_expired=self._meters.expired)
+        limits = settings.gateway
+        silence_s = max(limits.first_token_timeout_s, limits.between_tokens_timeout_s)
+        self._peers = Peers(pool=self._pool, silence_s=silence_s, clock=clock)
+        engines = Engines(
+            pool=self._pool,
+            loads=Loads(clock),
+            retries=RetryBudget(),
+            deadlines=Deadlines(
+                first_token_s=limits.first_token_timeout_s, between_tokens_s=limits.between_tokens_timeout_s
+            ),
+        )
+        self._board = FlightBoard(engines=engines, store=self._store, meters=self._meters)
+        self._inference = Inference(
+            tenant=tenant,
+            replica=replica,
+            clock=clock,
+            bodies=BodyReader(max_bytes=limits.max_body_bytes, clock=clock),
+            store=self._store,
+            board=self._board,
+            peers=self._peers,
+            meters=self._meters,
+        )
+        self._pages = Pages(
+            settings=settings,
+            control=control,
+            store=self._store,
+            meters=self._meters,
+            peers=self._peers,
+            replica=replica,
+            created=created if created is not None else int(time.time()),
+        )
+        self.update(RoutingTable(version=0, backends=(), peers=(), internal_secret=""))
+
+    def update(self, table: RoutingTable) -> None:
+        """Take over a newer routing table. Answers under way go on with the backends they have."""
+        if table == self._table:
+            return
+        self._table = table
+        self._secret = table.internal_secret.encode()
+        catalog = make_catalog(self._settings, table)
+        self._inference.update(catalog, table)
+        self._pages.update(catalog, table.peers)
+        self._peers.update(table.internal_secret)
+        self._pool.keep_only({address_of(url) for url in _urls(table)})
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return
+        endpoint = _HOT.get(scope["path"])
+        if endpoint is not None and scope["method"] == "POST":
+            await self._inference(endpoint, scope, receive, send)
+        else:
+            await self._other(scope, send)
+
+    async def aclose(self) -> None:
+        await self._board.aclose()
+        await self._store.aclose()
+        self._pool.close()
+
+    async def _other(self, scope: Scope, send: Send) -> None:
+        """Everything but inference: pages and refusals."""
+        started_s = self._clock()
+        path, method = scope["path"], scope["method"]
+        route = path if path in _HOT else self._pages.route_of(path)
+        shown = method if method in _METHODS else "OTHER"
+        trace = begin_request(shown, route or UNKNOWN_ROUTE, scope["headers"])
+        asked, _ = read_headers(scope["headers"])
+        internal = asked.secret is not None and bool(self._secret) and hmac.compare_digest(asked.secret, self._secret)
+        answer = await self._page(path, method, route, internal=internal)
+        own = [(b"x-trace-id", trace.trace_id.encode()), (b"x-request-id", asked.request_id)]
+        if isinstance(answer, ApiError):
+            status = answer.status
+            await send_whole(send, status, [*answer.headers(), *own], answer.body())
+        else:
+            status = answer.status
+            await send_whole(send, status, [answer.content_type, *own], answer.body)
+        trace.end(status=status)
+        self._meters.http(route or UNKNOWN_ROUTE, shown, status, self._clock() - started_s)
+
+    async def _page(self, path: str, method: str, route: str | None, *, internal: bool) -> Page | ApiError:
+        if route is None:
+            known = ", ".join(sorted((*_HOT, *self._pages.paths)))
+            return not_found(f"Unknown path '{path[:128]}'. Known: {known}.", code="unknown_path")
+        if path in _HOT:
+            return method_not_allowed(method, path, "POST")
+        if method not in ("GET", "HEAD"):
+            return method_not_allowed(method, path, "GET")
+        return await self._pages.answer(path, internal=internal)
+
+
+def make_store(settings: Settings, *, clock: Callable[[], float], on_expired: Callable[[str], None]) -> Store:
+    """Redis where the configuration names one, else this process's memory."""
+    if settings.cache.redis_url is not None:
+        max_entry_bytes = KEPT_BYTES + ENTRY_OVERHEAD_BYTES
+        return RedisStore.from_url(settings.cache.redis_url, clock=clock, max_entry_bytes=max_entry_bytes)
+    return MemoryStore(max_bytes=settings.cache.max_bytes, clock=clock, on_expired=on_expired)
+
+
+def _urls(table: RoutingTable) -> list[str]:
+    return [*(backend.url for backend in table.backends), *(peer.url for peer in table.peers)]

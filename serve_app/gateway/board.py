@@ -1,0 +1,105 @@
+"""Flights under way, by key: equal requests meet here and share one run.
+
+An answer worth keeping is stored before its flight leaves the board, so there is no moment in which an equal
+request would find neither. One owner: the gateway's event loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Final
+
+from serve_app.api.errors import ApiError
+from serve_app.gateway.answer_headers import CacheState
+from serve_app.gateway.cache import Entry, Store
+from serve_app.gateway.decide import Bypass, Decision, too_many
+from serve_app.gateway.flight import Flight
+from serve_app.gateway.meters import Meters
+from serve_app.gateway.routing_table import Backend
+from serve_app.gateway.run import Engines, Report, Run
+
+KEPT_BYTES: Final = 1024 * 1024
+"""Largest answer that is shared with late readers and stored."""
+
+MAX_RUNS: Final = 4096
+"""Most engine runs of one gateway replica at a time."""
+
+
+class FlightBoard:
+    def __init__(self, *, engines: Engines, store: Store, meters: Meters) -> None:
+        self._engines = engines
+        self._store = store
+        self._meters = meters
+        self._flights: dict[bytes, Flight] = {}
+        self._storing: set[asyncio.Task[None]] = set()
+
+    def joinable(self, decision: Decision) -> Flight | None:
+        """A flight that will give this very answer from its first byte, or None."""
+        if decision.key is None or decision.bypass is not None:
+            return None
+        flight = self._flights.get(decision.key)
+        return flight if flight is not None and flight.joinable else None
+
+    def depart(
+        self,
+        decision: Decision,
+        *,
+        request_head: Callable[[Backend], bytes],
+        on_report: Callable[[Report], None],
+    ) -> tuple[Flight, CacheState] | ApiError:
+        """Start a run for this request. Attach a reader before the next `await`."""
+        if self._engines.loads.num_in_flight >= MAX_RUNS:
+            return too_many(MAX_RUNS)
+        flight = Flight(kept_bytes=KEPT_BYTES if decision.key is not None else 0)
+        shared = decision.key is not None and decision.bypass is None
+        if shared:
+            assert decision.key is not None
+            self._flights[decision.key] = flight
+
+        def ended(report: Report) -> None:
+            self._meters.run_ended(decision.model, report, stream=decision.stream)
+            on_report(report)
+            self._settle(decision, flight, report)
+
+        run = Run(engines=self._engines, decision=decision, flight=flight, request_head=request_head, on_ended=ended)
+        self._meters.run_began(decision.model)
+        run.start()
+        return flight, CacheState.MISS if shared else CacheState.BYPASS
+
+    async def aclose(self) -> None:
+        """Wait for answers that are being stored."""
+        await asyncio.gather(*self._storing, return_exceptions=True)
+
+    def _settle(self, decision: Decision, flight: Flight, report: Report) -> None:
+        body = flight.whole() if report.whole and decision.key is not None else None
+        if body is None:
+            self._leave(decision, flight)
+            return
+        task = asyncio.get_running_loop().create_task(self._keep(decision, flight, body))
+        self._storing.add(task)
+        task.add_done_callback(self._storing.discard)
+
+    async def _keep(self, decision: Decision, flight: Flight, body: bytes) -> None:
+        assert decision.key is not None
+        entry = Entry(
+            mode=decision.mode,
+            model=decision.model,
+            weights_version=decision.weights_version,
+            checkpoint_step=decision.checkpoint_step,
+            stream=decision.stream,
+            body=body,
+        )
+        try:
+            await self._store.put(decision.key, entry, ttl_s=decision.cache_ttl_s)
+        finally:
+            self._leave(decision, flight)
+
+    def _leave(self, decision: Decision, flight: Flight) -> None:
+        if decision.key is not None and self._flights.get(decision.key) is flight:
+            del self._flights[decision.key]
+
+
+def may_read(decision: Decision) -> bool:
+    """True when a stored answer may be given."""
+    return decision.key is not None and decision.bypass is not Bypass.NO_CACHE

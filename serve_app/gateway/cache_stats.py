@@ -1,0 +1,69 @@
+"""`/admin/cache/stats`: what the cache did for each mode, here and summed over all gateway replicas. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from serve_app.config.settings import Settings
+from serve_app.gateway.cache import Store
+from serve_app.gateway.meters import CacheCounts
+
+_SUMMED = ("hits", "misses", "shared", "bypass", "expired", "entries", "bytes")
+DIRECT = "none"
+"""Row of requests that name a model and no mode: they never use the cache."""
+
+
+def local_stats(settings: Settings, counts: Mapping[str, CacheCounts], store: Store) -> dict[str, Any]:
+    """Figures of this gateway replica. `entries` and `bytes` are None where the store cannot say."""
+    ttls = {mode.name: mode.cache_ttl_s for mode in settings.modes} | {DIRECT: 0.0}
+    return {
+        "cache_type": store.kind,
+        "num_gateways": 1,
+        "num_silent": 0,
+        "max_bytes": settings.cache.max_bytes if store.kind == "memory" else None,
+        "modes": {mode: _row(counts[mode], store, mode, ttl_s) for mode, ttl_s in ttls.items()},
+    }
+
+
+def summed(own: Mapping[str, Any], others: Iterable[Mapping[str, Any] | None]) -> dict[str, Any]:
+    """Totals of the cluster. A replica that did not answer (None) is counted as silent, not as zero."""
+    answers = list(others)
+    pages = [own, *(page for page in answers if page is not None)]
+    limits = [page["max_bytes"] for page in pages]
+    return {
+        **own,
+        "num_gateways": len(pages),
+        "num_silent": sum(page is None for page in answers),
+        "max_bytes": None if None in limits else sum(limits),
+        "modes": {mode: _sum_rows([page["modes"].get(mode, {}) for page in pages]) for mode in own["modes"]},
+    }
+
+
+def _row(counts: CacheCounts, store: Store, mode: str, ttl_s: float) -> dict[str, Any]:
+    usage = store.usage(mode)
+    return {
+        "hits": counts.hits,
+        "misses": counts.misses,
+        "shared": counts.shared,
+        "bypass": counts.bypass,
+        "hit_rate": _rate(counts.hits, counts.misses),
+        "entries": usage.num_entries,
+        "bytes": usage.num_bytes,
+        "ttl_s": ttl_s,
+        "expired": counts.expired,
+    }
+
+
+def _sum_rows(rows: list[Mapping[str, Any]]) -> dict[str, Any]:
+    row = dict(rows[0])
+    for name in _SUMMED:
+        values = [other.get(name, 0) for other in rows]
+        row[name] = None if None in values else sum(values)
+    row["hit_rate"] = _rate(row["hits"], row["misses"])
+    return row
+
+
+def _rate(hits: int, misses: int) -> float | None:
+    """Hits of all look-ups; None before the first."""
+    return round(hits / (hits + misses), 4) if hits + misses else None

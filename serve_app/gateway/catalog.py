@@ -1,0 +1,50 @@
+"""What can be asked for right now: settings and routing table joined once per change, read on every request.
+
+Pure and immutable.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from serve_app.config.settings import ModelSettings, ModeSettings, Settings
+from serve_app.gateway.routing_table import Backend, RoutingTable
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Catalog:
+    """`serving` holds the ready backends of each model, all of one weights version; models without any are absent."""
+
+    models: Mapping[str, ModelSettings]
+    modes: Mapping[str, ModeSettings]
+    serving: Mapping[str, tuple[Backend, ...]]
+
+    @property
+    def names(self) -> str:
+        """Every valid value of `model`, for messages."""
+        return f"models {', '.join(self.models)}; modes {', '.join(self.modes)}"
+
+
+def make_catalog(settings: Settings, table: RoutingTable) -> Catalog:
+    """Join settings and table. Backends of models that the settings do not know are left out."""
+    models = {model.id: model for model in settings.models}
+    serving = {model: _one_version(tuple(b for b in table.backends if b.model == model)) for model in models}
+    return Catalog(
+        models=models,
+        modes={mode.name: mode for mode in settings.modes},
+        serving={model: backends for model, backends in serving.items() if backends},
+    )
+
+
+def _one_version(backends: tuple[Backend, ...]) -> tuple[Backend, ...]:
+    """The backends of the version that most replicas run, the first named one when equal.
+
+    One version is chosen before the cache is asked, so a retry can never mix two versions in one answer.
+    """
+    counts = Counter(backend.weights_version for backend in backends)
+    if len(counts) < 2:
+        return backends
+    chosen = counts.most_common(1)[0][0]
+    return tuple(backend for backend in backends if backend.weights_version == chosen)

@@ -1,0 +1,22 @@
+"""What the gateway asks of the control plane. It answers requests without it; only the admin pages need it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+
+class ControlPlane(Protocol):
+    """Each call gives JSON-ready values, or raises when the controller cannot be reached."""
+
+    async def health(self) -> Mapping[str, Any]:
+        """`models`: by model id, each with status, reason, num_ready, num_wanted; beside it status and reason."""
+
+    async def models_info(self) -> Mapping[str, Any]:
+        """Row B9: for each model loaded, id, checkpoint step, weights version and bytes in use."""
+
+    async def fleet(self) -> Mapping[str, Any]:
+        """`serve_app.api.wire.FleetView` as JSON values."""
+
+    async def metrics(self) -> bytes:
+        """The whole product's metrics in Prometheus' text format."""

@@ -1,0 +1,228 @@
+"""Where a checked request goes and how: mode, model, body to forward, cache key or the reason for none.
+
+Pure: the same request, terms and catalog give the same decision. Knows no HTTP, no clock, no load; which of
+several equal backends is asked first is `backend_order`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from http import HTTPStatus
+from typing import Any
+
+import orjson
+
+from serve_app.api.errors import ApiError, Outcome, invalid, not_found, unavailable
+from serve_app.api.requests import InferenceRequest
+from serve_app.config.settings import ModeSettings
+from serve_app.engines.protocol import Endpoint
+from serve_app.gateway.cache_key import cache_key
+from serve_app.gateway.catalog import Catalog
+from serve_app.gateway.routing_table import Backend
+from tracing.names import NO_MODE
+
+MODE_HEADER = "x-headroom-mode"
+NOT_READY_RETRY_S = 5
+
+
+class Bypass(StrEnum):
+    """Why the cache is not asked."""
+
+    NO_MODE = "no_mode"
+    MODE_HAS_NO_CACHE = "mode_has_no_cache"
+    NO_STORE = "no_store"
+    NO_CACHE = "no_cache"
+    """Not read, but the fresh answer is stored."""
+    OWNER_AWAY = "owner_away"
+    """The gateway replica that keeps the key does not answer, so this one answers without a cache."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Terms:
+    """What the request's headers and its sender add to the body."""
+
+    tenant: str
+    mode: str | None = None
+    no_store: bool = False
+    no_cache: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decision:
+    """`body` is what the engine gets. `key` is None when the answer is neither looked up nor stored.
+
+    `backends` are all ready replicas of the model with one weights version, in table order.
+    """
+
+    endpoint: Endpoint
+    asked_for: str
+    """`model` as the caller wrote it; empty when only the header named a mode."""
+    mode: str
+    model: str
+    backends: tuple[Backend, ...]
+    body: bytes
+    stream: bool
+    include_usage: bool
+    num_choices: int
+    key: bytes | None
+    bypass: Bypass | None
+    cache_ttl_s: float
+
+    @property
+    def weights_version(self) -> str:
+        return self.backends[0].weights_version
+
+    @property
+    def checkpoint_step(self) -> int | None:
+        return self.backends[0].checkpoint_step
+
+
+def decide(request: InferenceRequest, terms: Terms, catalog: Catalog) -> Decision | ApiError:
+    """Route one request; an `ApiError` says what is wrong with it or what is not ready."""
+    mode = _mode(request, terms, catalog)
+    if isinstance(mode, ApiError):
+        return mode
+    candidates = _candidates(request, mode, catalog)
+    if isinstance(candidates, ApiError):
+        return candidates
+    model = next((candidate for candidate in candidates if candidate in catalog.serving), None)
+    if model is None:
+        return _not_ready(candidates, mode)
+    return _length_problem(request, model, catalog) or _decision(request, terms, mode, catalog.serving[model])
+
+
+def backend_order(
+    backends: tuple[Backend, ...], in_flight: Mapping[str, int], *, turn: int, suspects: Collection[str] = ()
+) -> tuple[Backend, ...]:
+    """Backends to try, least loaded for its size first; `turn` rotates equals, suspects come last."""
+    if len(backends) == 1:
+        return backends
+    start = turn % len(backends)
+    rotated = backends[start:] + backends[:start]
+    return tuple(
+        sorted(rotated, key=lambda b: (b.replica in suspects, in_flight.get(b.replica, 0) / max(1, b.max_num_seqs)))
+    )
+
+
+def _mode(request: InferenceRequest, terms: Terms, catalog: Catalog) -> ModeSettings | ApiError | None:
+    if terms.mode is None:
+        return catalog.modes.get(request.model or "")
+    mode = catalog.modes.get(terms.mode)
+    if mode is None:
+        message = f"Unknown mode '{terms.mode[:64]}'. Valid modes: {', '.join(catalog.modes)}."
+        return not_found(message, param=MODE_HEADER, code="mode_not_found")
+    if request.model in catalog.modes and request.model != terms.mode:
+        message = (
+            f"`model` asks for the mode '{request.model}', the header `{MODE_HEADER}` for '{terms.mode}'. Send one."
+        )
+        return invalid(message, param=MODE_HEADER, code="conflict")
+    return mode
+
+
+def _candidates(request: InferenceRequest, mode: ModeSettings | None, catalog: Catalog) -> tuple[str, ...] | ApiError:
+    """Models that may answer, in order: the model named, else those of the mode."""
+    if request.model in catalog.models:
+        return (request.model,)  # type: ignore[return-value]  # None is no key of `models`
+    if request.model is not None and request.model not in catalog.modes:
+        message = f"Unknown model '{request.model}'. Valid values: {catalog.names}."
+        return not_found(message, param="model", code="model_not_found")
+    if mode is None:
+        message = f"The request needs `model`, or the header `{MODE_HEADER}`. Valid values: {catalog.names}."
+        return invalid(message, param="model", code="missing_required_parameter")
+    return mode.candidates
+
+
+def _not_ready(candidates: tuple[str, ...], mode: ModeSettings | None) -> ApiError:
+    names = ", ".join(f"'{candidate}'" for candidate in candidates)
+    asked = f"No model of the mode '{mode.name}' is ready" if mode and len(candidates) > 1 else "The model is not ready"
+    message = f"{asked}: {names} {'have' if len(candidates) > 1 else 'has'} no serving replica now. Try again later."
+    return unavailable(message, code="model_not_ready", retry_after_s=NOT_READY_RETRY_S)
+
+
+def _length_problem(request: InferenceRequest, model: str, catalog: Catalog) -> ApiError | None:
+    limit = min(backend.max_model_len for backend in catalog.serving[model])
+    for name in ("max_completion_tokens", "max_tokens", "min_tokens"):
+        if request.fields.get(name, 0) > limit:
+            message = f"`{name}` is {request.fields[name]}; the model '{model}' takes at most {limit} tokens in all."
+            return invalid(message, param=name, code="context_length_exceeded")
+    return None
+
+
+def _decision(
+    request: InferenceRequest, terms: Terms, mode: ModeSettings | None, backends: tuple[Backend, ...]
+) -> Decision:
+    fields = _forwarded(request, mode, backends[0].model)
+    bypass = _bypass(terms, mode)
+    keyed = bypass is None or bypass is Bypass.NO_CACHE
+    mode_name = mode.name if mode else NO_MODE
+    return Decision(
+        endpoint=request.endpoint,
+        asked_for=request.model or "",
+        mode=mode_name,
+        model=backends[0].model,
+        backends=backends,
+        body=orjson.dumps(_with_usage(fields, request)),
+        stream=request.stream,
+        include_usage=request.include_usage,
+        num_choices=request.num_choices,
+        key=_key(terms, mode_name, backends[0], request, fields) if keyed else None,
+        bypass=bypass,
+        cache_ttl_s=mode.cache_ttl_s if mode else 0.0,
+    )
+
+
+def _key(terms: Terms, mode: str, backend: Backend, request: InferenceRequest, fields: Mapping[str, Any]) -> bytes:
+    return cache_key(
+        tenant=terms.tenant,
+        mode=mode,
+        model=backend.model,
+        weights_version=backend.weights_version,
+        endpoint=request.endpoint.value,
+        fields=fields,
+    )
+
+
+def _bypass(terms: Terms, mode: ModeSettings | None) -> Bypass | None:
+    if mode is None:
+        return Bypass.NO_MODE
+    if mode.cache_ttl_s <= 0:
+        return Bypass.MODE_HAS_NO_CACHE
+    if terms.no_store:
+        return Bypass.NO_STORE
+    return Bypass.NO_CACHE if terms.no_cache else None
+
+
+def _forwarded(request: InferenceRequest, mode: ModeSettings | None, model: str) -> dict[str, Any]:
+    """The caller's fields, the mode's defaults where the caller is silent, and the model's own id."""
+    fields = {**request.fields, "model": model}
+    if mode is None:
+        return fields
+    defaults = mode.sampling
+    if defaults.temperature is not None:
+        fields.setdefault("temperature", defaults.temperature)
+    if defaults.top_p is not None:
+        fields.setdefault("top_p", defaults.top_p)
+    if defaults.max_tokens is not None and request.max_tokens is None:
+        fields["max_tokens"] = defaults.max_tokens
+    return fields
+
+
+def _with_usage(fields: dict[str, Any], request: InferenceRequest) -> dict[str, Any]:
+    """Streams always report usage to the gateway, which counts tokens by it and takes it out where not asked for."""
+    if not request.stream or request.include_usage:
+        return fields
+    return {**fields, "stream_options": {"include_usage": True}}
+
+
+def too_many(limit: int) -> ApiError:
+    """503 of a gateway replica that already has `limit` runs in flight."""
+    return ApiError(
+        status=HTTPStatus.SERVICE_UNAVAILABLE,
+        message=f"This gateway already has {limit} requests in flight. Try again in a second.",
+        type="server_error",
+        code="overloaded",
+        retry_after_s=1,
+        outcome=Outcome.REJECTED,
+    )

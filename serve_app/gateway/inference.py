@@ -1,0 +1,239 @@
+"""POST /v1/chat/completions and /v1/completions: read, decide, look up, fly, deliver, count.
+
+The order of a request's life and nothing else; each step is decided elsewhere.
+"""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from http import HTTPStatus
+
+from serve_app.api.errors import ApiError, Outcome
+from serve_app.api.requests import parse_request
+from serve_app.engines.protocol import Endpoint
+from serve_app.gateway.answer_headers import CacheState, Headers
+from serve_app.gateway.asgi import BODY, START, Asked, BodyReader, Receive, Scope, Send, read_headers
+from serve_app.gateway.board import FlightBoard, may_read
+from serve_app.gateway.cache import ReadyEntry, Store
+from serve_app.gateway.cache_key import owner
+from serve_app.gateway.catalog import Catalog
+from serve_app.gateway.decide import Bypass, Decision, Terms, decide
+from serve_app.gateway.delivery import CLIENT_GONE, Client, Delivered, deliver
+from serve_app.gateway.engine_call import EngineCall
+from serve_app.gateway.flight import Flight
+from serve_app.gateway.memo import Memo
+from serve_app.gateway.meters import NO_MODEL, Meters
+from serve_app.gateway.peers import Peers
+from serve_app.gateway.routing_table import Peer, RoutingTable
+from tracing import names
+from tracing.spans import RequestTrace, RouteSpan, begin_request
+
+_METHOD = "POST"
+
+
+@dataclass(slots=True, kw_only=True)
+class Visit:
+    """One request while it is here. `decision` is None until it is known where it goes."""
+
+    endpoint: Endpoint
+    client: Client
+    asked: Asked
+    trace: RequestTrace
+    headers: Headers
+    started_s: float
+    internal: bool = False
+    relayed: bool = False
+    decision: Decision | None = None
+
+
+class Inference:
+    """The hot route. `update` gives it what may be asked for; everything it owns is used from one event loop."""
+
+    def __init__(
+        self,
+        *,
+        tenant: str,
+        replica: str,
+        clock: Callable[[], float],
+        bodies: BodyReader,
+        store: Store,
+        board: FlightBoard,
+        peers: Peers,
+        meters: Meters,
+    ) -> None:
+        self._tenant = tenant
+        self._replica = replica
+        self._clock = clock
+        self._bodies = bodies
+        self._store = store
+        self._board = board
+        self._peers = peers
+        self._meters = meters
+        self._memo = Memo()
+        self._catalog = Catalog(models={}, modes={}, serving={})
+        self._secret = ""
+        self._owners: tuple[Peer, ...] = ()
+
+    def update(self, catalog: Catalog, table: RoutingTable) -> None:
+        self._catalog = catalog
+        self._secret = table.internal_secret
+        shared_elsewhere = self._store.kind != "memory" or len(table.peers) < 2
+        self._owners = () if shared_elsewhere else table.peers
+        self._memo.clear()
+
+    async def __call__(self, endpoint: Endpoint, scope: Scope, receive: Receive, send: Send) -> None:
+        started_s = self._clock()
+        headers = scope["headers"]
+        trace = begin_request(_METHOD, endpoint.value, headers)
+        asked, refusal = read_headers(headers)
+        own_headers = [(b"x-trace-id", trace.trace_id.encode()), (b"x-request-id", asked.request_id)]
+        visit = Visit(
+            endpoint=endpoint,
+            client=Client(receive, send, own_headers),
+            asked=asked,
+            trace=trace,
+            headers=headers,
+            started_s=started_s,
+        )
+        delivered = Delivered(CLIENT_GONE, Outcome.CANCELLED)
+        try:
+            delivered = await (self._answer(visit) if refusal is None else visit.client.refuse(refusal))
+        finally:
+            self._count(visit, delivered)
+
+    # steps
+
+    async def _answer(self, visit: Visit) -> Delivered:
+        visit.internal = self._is_internal(visit.asked)
+        if visit.asked.secret is not None and not visit.internal:
+            return await visit.client.refuse(_FORBIDDEN)
+        body = await self._bodies.read(visit.client.receive, content_length=visit.asked.content_length)
+        if body is None:
+            return Delivered(CLIENT_GONE, Outcome.CANCELLED)
+        if isinstance(body, ApiError):
+            return await visit.client.refuse(body)
+        decision = self._decide(visit, body)
+        if isinstance(decision, ApiError):
+            return await visit.client.refuse(decision)
+        visit.decision = decision
+        if self._owners and decision.key is not None and not visit.internal:
+            keeper = owner(decision.key, self._owners)
+            if keeper.replica != self._replica:
+                return await self._relay(visit, keeper, decision, body)
+        return await self._serve(visit, decision)
+
+    def _decide(self, visit: Visit, body: bytes) -> Decision | ApiError:
+        asked = visit.asked
+        memo_key = (visit.endpoint, body, asked.mode)
+        if asked.cache_control is None:
+            known = self._memo.get(memo_key)
+            if known is not None:
+                return known
+        request = parse_request(visit.endpoint, body)
+        if isinstance(request, ApiError):
+            return request
+        decision = decide(request, _terms(asked, self._tenant), self._catalog)
+        if not isinstance(decision, ApiError) and decision.key is not None and decision.bypass is None:
+            self._memo.put(memo_key, decision)
+        return decision
+
+    async def _serve(self, visit: Visit, decision: Decision) -> Delivered:
+        if may_read(decision):
+            assert decision.key is not None
+            answer = await self._store.get(decision.key)
+            if answer is not None:
+                return await self._hit(visit, decision, answer)
+        route = visit.trace.route(decision.mode, requested_model=decision.asked_for)
+        flight, state = self._board.joinable(decision), CacheState.SHARED
+        if flight is None:
+            call = EngineCall(
+                decision,
+                route=route,
+                recorded=visit.trace.recorded,
+                secret=self._secret,
+                request_id=visit.asked.request_id,
+            )
+            departed = self._board.depart(decision, request_head=call.head, on_report=call.report)
+            if isinstance(departed, ApiError):
+                route.end(error_type="overloaded")
+                return await visit.client.refuse(departed)
+            flight, state = departed
+        return await self._ride(visit, decision, route, flight, state)
+
+    async def _ride(
+        self, visit: Visit, decision: Decision, route: RouteSpan, flight: Flight, state: CacheState
+    ) -> Delivered:
+        self._meters.cached(decision.mode, state)
+        route.decided(model=decision.model, cache=state.value, decision=decision.bypass)
+        outcome = Outcome.CANCELLED
+        try:
+            delivered = await deliver(flight, visit.client, answering=decision, stream=decision.stream, state=state)
+            outcome = delivered.outcome
+            return delivered
+        finally:
+            route.end(error_type=None if outcome is Outcome.SUCCESS else outcome.value)
+
+    async def _hit(self, visit: Visit, decision: Decision, answer: ReadyEntry) -> Delivered:
+        self._meters.cached(decision.mode, CacheState.HIT)
+        if visit.trace.recorded:
+            route = visit.trace.route(decision.mode, requested_model=decision.asked_for)
+            route.decided(model=decision.model, cache=CacheState.HIT.value)
+            route.end()
+        client = visit.client
+        await client.send({"type": START, "status": 200, "headers": answer.headers + client.own_headers})
+        await client.send({"type": BODY, "body": answer.entry.body})
+        return Delivered(HTTPStatus.OK, Outcome.SUCCESS)
+
+    async def _relay(self, visit: Visit, keeper: Peer, decision: Decision, body: bytes) -> Delivered:
+        delivered = await self._peers.relay(
+            keeper,
+            path=visit.endpoint.value,
+            body=body,
+            headers=visit.headers,
+            request_id=visit.asked.request_id,
+            trace_headers=visit.trace.outgoing_headers(),
+            client=visit.client,
+        )
+        if delivered is not None:
+            visit.relayed = True
+            return delivered
+        visit.decision = replace(decision, key=None, bypass=Bypass.OWNER_AWAY)
+        return await self._serve(visit, visit.decision)
+
+    def _is_internal(self, asked: Asked) -> bool:
+        return (
+            asked.secret is not None and bool(self._secret) and hmac.compare_digest(asked.secret, self._secret.encode())
+        )
+
+    def _count(self, visit: Visit, delivered: Delivered) -> None:
+        duration_s = self._clock() - visit.started_s
+        error_type = None if delivered.outcome in (Outcome.SUCCESS, Outcome.REJECTED) else delivered.outcome.value
+        visit.trace.end(status=delivered.status, error_type=error_type)
+        if not visit.internal:
+            self._meters.http(visit.endpoint.value, _METHOD, delivered.status, duration_s)
+        if not visit.relayed:
+            decision = visit.decision
+            mode, model = (decision.mode, decision.model) if decision else (names.NO_MODE, NO_MODEL)
+            self._meters.inference(mode, model, delivered.outcome, duration_s)
+
+
+def _terms(asked: Asked, tenant: str) -> Terms:
+    """`no-store`: neither read nor stored. `no-cache`: not read."""
+    directives = {word.strip().lower() for word in (asked.cache_control or b"").split(b",")}
+    return Terms(
+        tenant=tenant,
+        mode=asked.mode.decode("latin-1").strip() if asked.mode is not None else None,
+        no_store=b"no-store" in directives,
+        no_cache=b"no-cache" in directives,
+    )
+
+
+_FORBIDDEN = ApiError(
+    status=HTTPStatus.FORBIDDEN,
+    message="The header `x-headroom-internal` is for gateways among themselves.",
+    type="invalid_request_error",
+    code="forbidden",
+    outcome=Outcome.REJECTED,
+)

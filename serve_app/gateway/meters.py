@@ -1,0 +1,119 @@
+"""What the gateway counts: cells bound once, so that a request costs a few dictionary look-ups.
+
+The figures of `/admin/cache/stats` are kept here too, so that they and the metrics can never differ.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from serve_app.api.errors import Outcome
+from serve_app.gateway.answer_headers import CacheState
+from serve_app.gateway.answers import Tokens
+from serve_app.gateway.run import Report
+from tracing import names
+from tracing.metrics import CounterCell, HistogramCell, Recorder
+
+NO_MODEL = "none"
+"""Label `model` of a request that was refused before a model was chosen."""
+
+
+@dataclass(slots=True)
+class CacheCounts:
+    """One mode, since this gateway started. `shared` were answered by a run another request had begun."""
+
+    hits: int = 0
+    misses: int = 0
+    shared: int = 0
+    bypass: int = 0
+    expired: int = 0
+
+
+class Meters:
+    def __init__(self, recorder: Recorder, *, modes: Iterable[str], cache_type: str) -> None:
+        self._recorder = recorder
+        self._cache_type = cache_type
+        self._http: dict[tuple[str, str, int], tuple[CounterCell, HistogramCell]] = {}
+        self._inference: dict[tuple[str, str, Outcome], CounterCell] = {}
+        self._durations: dict[tuple[str, str], tuple[HistogramCell, CounterCell]] = {}
+        self.cache: dict[str, CacheCounts] = {}
+        self._cache_cells: dict[str, tuple[CounterCell, CounterCell, CounterCell]] = {}
+        for mode in (*modes, names.NO_MODE):
+            self.cache[mode] = CacheCounts()
+        for mode in modes:
+            self._cache_cells[mode] = self._new_cache_cells(mode)
+
+    def http(self, route: str, method: str, status: int, duration_s: float) -> None:
+        cells = self._http.get((route, method, status))
+        if cells is None:
+            labels = (route, method, str(status))
+            cells = (
+                self._recorder.counter(names.HTTP_REQUESTS, *labels),
+                self._recorder.histogram(names.HTTP_REQUEST_DURATION, *labels),
+            )
+            self._http[route, method, status] = cells
+        cells[0].inc()
+        cells[1].observe(duration_s)
+
+    def inference(self, mode: str, model: str, outcome: Outcome, duration_s: float) -> None:
+        counter = self._inference.get((mode, model, outcome))
+        if counter is None:
+            counter = self._recorder.counter(names.INFERENCE_REQUESTS, mode, model, outcome.value)
+            self._inference[mode, model, outcome] = counter
+        counter.inc()
+        durations = self._durations.get((mode, model))
+        if durations is None:
+            durations = (
+                self._recorder.histogram(names.INFERENCE_REQUEST_DURATION, mode, model),
+                self._recorder.counter(names.INFERENCE_REQUEST_SECONDS, mode, model),
+            )
+            self._durations[mode, model] = durations
+        durations[0].observe(duration_s)
+        durations[1].inc(duration_s)
+
+    def cached(self, mode: str, state: CacheState) -> None:
+        """Count one request by what the cache did for it; `cache_hit_rate` is made of hits and misses only."""
+        counts = self.cache[mode]
+        if state is CacheState.HIT:
+            counts.hits += 1
+            self._cache_cells[mode][0].inc()
+        elif state is CacheState.MISS:
+            counts.misses += 1
+            self._cache_cells[mode][1].inc()
+        elif state is CacheState.SHARED:
+            counts.shared += 1
+        else:
+            counts.bypass += 1
+
+    def expired(self, mode: str) -> None:
+        self.cache[mode].expired += 1
+        self._cache_cells[mode][2].inc()
+
+    def run_began(self, model: str) -> None:
+        self._recorder.gauge(names.REQUESTS_IN_FLIGHT, model).inc()
+
+    def run_ended(self, model: str, report: Report, *, stream: bool) -> None:
+        self._recorder.gauge(names.REQUESTS_IN_FLIGHT, model).dec()
+        if report.tokens is not None:
+            self._tokens(model, report.tokens)
+        if not stream or report.first_byte_s is None:
+            return
+        self._recorder.histogram(names.TIME_TO_FIRST_TOKEN, model).observe(report.first_byte_s)
+        num_later = report.tokens.output - 1 if report.tokens else 0
+        if num_later > 0 and report.failure is None:
+            per_token_s = (report.duration_s - report.first_byte_s) / num_later
+            self._recorder.histogram(names.TIME_PER_OUTPUT_TOKEN, model).observe(per_token_s)
+
+    def _tokens(self, model: str, tokens: Tokens) -> None:
+        self._recorder.counter(names.TOKENS, model, "input").inc(tokens.input)
+        self._recorder.counter(names.TOKENS, model, "output").inc(tokens.output)
+        self._recorder.counter(names.TOKENS, model, "cached").inc(tokens.cached)
+
+    def _new_cache_cells(self, mode: str) -> tuple[CounterCell, CounterCell, CounterCell]:
+        labels = (mode, self._cache_type)
+        return (
+            self._recorder.counter(names.CACHE_HITS, *labels),
+            self._recorder.counter(names.CACHE_MISSES, *labels),
+            self._recorder.counter(names.CACHE_TTL_EXPIRED, *labels),
+        )

@@ -1,0 +1,146 @@
+"""The GET routes: lists, health, information and metrics. Not the hot path; each answers from the last known state."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any, Final, TypeVar
+from urllib.parse import unquote
+
+import orjson
+
+from serve_app.api.errors import ApiError, Origin, not_found, unavailable
+from serve_app.api.health import health_page
+from serve_app.api.model_list import model_list, one_model
+from serve_app.config.settings import Settings
+from serve_app.gateway.answer_headers import JSON
+from serve_app.gateway.cache import Store
+from serve_app.gateway.cache_stats import local_stats, summed
+from serve_app.gateway.catalog import Catalog
+from serve_app.gateway.control import ControlPlane
+from serve_app.gateway.meters import Meters
+from serve_app.gateway.peers import Peers
+from serve_app.gateway.routing_table import Peer
+
+CONTROL_TIMEOUT_S: Final = 5.0
+HEALTH_TIMEOUT_S: Final = 0.5
+_METRICS: Final = (b"content-type", b"text/plain; version=0.0.4; charset=utf-8")
+_MODEL: Final = "/v1/models/"
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    status: int
+    body: bytes
+    content_type: tuple[bytes, bytes] = JSON
+
+
+class Pages:
+    """`created` is when this gateway started, Unix time in seconds."""
+
+    def __init__(
+        self,
+        *,
+        settings: Settings,
+        control: ControlPlane,
+        store: Store,
+        meters: Meters,
+        peers: Peers,
+        replica: str,
+        created: int,
+    ) -> None:
+        self._settings = settings
+        self._control = control
+        self._store = store
+        self._meters = meters
+        self._peers = peers
+        self._replica = replica
+        self._created = created
+        self._catalog = Catalog(models={}, modes={}, serving={})
+        self._others: tuple[Peer, ...] = ()
+        self._routes: Mapping[str, Callable[[], Awaitable[Page | ApiError]]] = {
+            "/v1/models": self._models,
+            "/health": self._health,
+            "/models/info": self._models_info,
+            "/admin/fleet": self._fleet,
+            "/admin/cache/stats": self._cache_stats,
+            "/metrics": self._metrics,
+        }
+
+    @property
+    def paths(self) -> frozenset[str]:
+        return frozenset(self._routes)
+
+    def update(self, catalog: Catalog, peers: tuple[Peer, ...]) -> None:
+        self._catalog = catalog
+        self._others = tuple(peer for peer in peers if peer.replica != self._replica)
+
+    def route_of(self, path: str) -> str | None:
+        """The route's template, or None when the path is not one of these."""
+        if path in self._routes:
+            return path
+        return _MODEL + "{id}" if path.startswith(_MODEL) and len(path) > len(_MODEL) else None
+
+    async def answer(self, path: str, *, internal: bool) -> Page | ApiError:
+        """`internal`: asked by a peer gateway, which wants this replica's own figures only."""
+        if path == "/admin/cache/stats" and internal:
+            return _json(self._own_stats())
+        route = self._routes.get(path)
+        return await route() if route is not None else self._one_model(unquote(path.removeprefix(_MODEL)))
+
+    async def _models(self) -> Page:
+        return _json(model_list(self._catalog, created=self._created))
+
+    def _one_model(self, name: str) -> Page | ApiError:
+        model = one_model(name, self._catalog, created=self._created)
+        if model is not None:
+            return _json(model)
+        message = f"Unknown model '{name[:128]}'. Valid values: {self._catalog.names}."
+        return not_found(message, param="model", code="model_not_found")
+
+    async def _health(self) -> Page:
+        told = await self._asked(self._control.health(), timeout_s=HEALTH_TIMEOUT_S)
+        status, body = health_page(self._catalog, told)
+        return _json(body, status)
+
+    async def _models_info(self) -> Page | ApiError:
+        return _json_or_away(await self._asked(self._control.models_info()))
+
+    async def _fleet(self) -> Page | ApiError:
+        return _json_or_away(await self._asked(self._control.fleet()))
+
+    async def _metrics(self) -> Page | ApiError:
+        text = await self._asked(self._control.metrics())
+        return Page(HTTPStatus.OK, text, _METRICS) if text is not None else _away()
+
+    async def _cache_stats(self) -> Page:
+        pages = await asyncio.gather(*(self._peers.page(peer, "/admin/cache/stats") for peer in self._others))
+        return _json(summed(self._own_stats(), [orjson.loads(page) if page else None for page in pages]))
+
+    def _own_stats(self) -> dict[str, Any]:
+        return local_stats(self._settings, self._meters.cache, self._store)
+
+    async def _asked(self, answer: Awaitable[T], *, timeout_s: float = CONTROL_TIMEOUT_S) -> T | None:
+        """The controller's answer, or None when it does not come: its failures are not ours to pass on."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                return await answer
+        except Exception:  # noqa: BLE001  # whatever the shell's transport raises means the same here
+            return None
+
+
+def _json(value: object, status: int = HTTPStatus.OK) -> Page:
+    return Page(status, orjson.dumps(value))
+
+
+def _json_or_away(value: Mapping[str, Any] | None) -> Page | ApiError:
+    return _json(value) if value is not None else _away()
+
+
+def _away() -> ApiError:
+    message = "The controller does not answer. Requests to models are served on; try this page again."
+    return unavailable(message, code="controller_unreachable", retry_after_s=2, origin=Origin.CONTROLLER)

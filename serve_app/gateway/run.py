@@ -1,0 +1,365 @@
+"""One engine run: sends a decided request to a replica and feeds what comes back into a flight.
+
+A state machine driven by the connection (`Sink`) and one timer; nothing here awaits but a new connection.
+Before the first byte a lost replica is replaced once by another of the same model; after it the answer ends
+with an error event. Knows neither cache nor client.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Final
+
+from serve_app.api.errors import ApiError, timed_out
+from serve_app.gateway import sse
+from serve_app.gateway.answer_headers import Answered
+from serve_app.gateway.answers import (
+    Tokens,
+    died_midway,
+    no_completion,
+    read_error,
+    read_unary,
+    read_usage,
+    too_large,
+    went_away,
+)
+from serve_app.gateway.decide import Decision
+from serve_app.gateway.flight import Flight
+from serve_app.gateway.loads import Loads, RetryBudget
+from serve_app.gateway.routing_table import Backend
+from serve_app.gateway.upstream import Connection, Pool, address_of
+
+MAX_PIECE_BYTES: Final = 64 * 1024 * 1024
+"""Largest unary answer, and largest single event of a stream."""
+
+_VERSION: Final = b"x-headroom-weights-version"
+_SLACK_S: Final = 0.001
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Deadlines:
+    """Seconds an engine may be silent."""
+
+    first_token_s: float
+    between_tokens_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Origin:
+    """Who answers; `checkpoint_step` is None when unknown."""
+
+    mode: str
+    model: str
+    weights_version: str
+    checkpoint_step: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """How a run ended. `whole` answers may be stored. Times are seconds since the run was made; None: never."""
+
+    failure: ApiError | None
+    cancelled: bool
+    whole: bool
+    tokens: Tokens | None
+    response_id: str | None
+    finish_reasons: tuple[str, ...]
+    backend: Backend | None
+    first_byte_s: float | None
+    duration_s: float
+    num_retries: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Engines:
+    """What all runs of a gateway share."""
+
+    pool: Pool
+    loads: Loads
+    retries: RetryBudget
+    deadlines: Deadlines
+
+
+class Run:
+    """Use once: make it, `start` it. `on_ended` is called exactly once, after the flight knows the end."""
+
+    def __init__(
+        self,
+        *,
+        engines: Engines,
+        decision: Decision,
+        flight: Flight,
+        request_head: Callable[[Backend], bytes],
+        on_ended: Callable[[Report], None],
+    ) -> None:
+        self._engines = engines
+        self._decision = decision
+        self._flight = flight
+        self._request_head = request_head
+        self._on_ended = on_ended
+        self._loop = asyncio.get_running_loop()
+        self._waiting_backends = iter(engines.loads.order(decision.backends))
+        self._may_retry = True
+        self._num_retries = 0
+        self._backend: Backend | None = None
+        self._last_backend: Backend | None = None
+        self._connection: Connection | None = None
+        self._connecting: asyncio.Task[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._made_s = self._heard_s = self._loop.time()
+        self._first_byte_s: float | None = None
+        self._status = 0
+        self._is_stream = False
+        self._answered: Answered = decision
+        self._parts: list[bytes] = []
+        self._num_bytes = 0
+        self._splitter = sse.EventSplitter()
+        self._last_event = b""
+        self._tokens: Tokens | None = None
+        self._paused = False
+        self._over = False
+        flight.fed_by(on_abandoned=self.cancel, on_lag=self._on_lag)
+
+    def start(self) -> None:
+        self._engines.retries.earn()
+        self._timer = self._loop.call_later(self._engines.deadlines.first_token_s, self._on_timer)
+        self._next_backend()
+
+    def cancel(self) -> None:
+        """Nobody waits any more: close the connection, so that the engine aborts at once."""
+        if not self._over:
+            self._drop_attempt(abort=True)
+            self._end(None, cancelled=True)
+
+    # attempts
+
+    def _next_backend(self) -> None:
+        backend = next(self._waiting_backends, None)
+        if backend is None:
+            self._fail(went_away(self._decision.model))
+            return
+        self._backend = self._last_backend = backend
+        self._engines.loads.begin(backend.replica)
+        self._attempt(backend, self._engines.pool.take(address_of(backend.url)))
+
+    def _attempt(self, backend: Backend, connection: Connection | None) -> None:
+        if connection is None:
+            self._connecting = self._loop.create_task(self._connect(backend))
+        else:
+            self._send(backend, connection)
+
+    async def _connect(self, backend: Backend) -> None:
+        try:
+            connection = await self._engines.pool.connect(address_of(backend.url))
+        except OSError:
+            self._connecting = None
+            self._replace()
+            return
+        self._connecting = None
+        self._send(backend, connection)
+
+    def _send(self, backend: Backend, connection: Connection) -> None:
+        self._connection = connection
+        connection.send(self._request_head(backend) + self._decision.body, self)
+
+    def _replace(self) -> None:
+        """Nothing was answered yet: ask another replica, once and within the budget."""
+        backend = self._backend
+        self._drop_attempt(abort=True)
+        assert backend is not None
+        self._engines.loads.suspect(backend.replica)
+        if self._may_retry and len(self._decision.backends) > 1 and self._engines.retries.spend():
+            self._may_retry = False
+            self._num_retries += 1
+            self._next_backend()
+        else:
+            self._fail(went_away(self._decision.model))
+
+    def _drop_attempt(self, *, abort: bool) -> None:
+        if self._connecting is not None:
+            self._connecting.cancel()
+            self._connecting = None
+        if self._connection is not None and abort:
+            self._connection.abort()
+        self._connection = None
+        if self._backend is not None:
+            self._engines.loads.end(self._backend.replica)
+            self._backend = None
+        self._status = 0
+        self._parts.clear()
+        self._num_bytes = 0
+        self._splitter = sse.EventSplitter()
+
+    # Sink
+
+    def on_head(self, status: int, headers: Mapping[bytes, bytes]) -> None:
+        self._heard_s = self._loop.time()
+        self._status = status
+        self._is_stream = headers.get(b"content-type", b"").startswith(b"text/event-stream")
+        version = headers.get(_VERSION, b"").decode("latin-1")
+        self._answered = self._origin(version) if version else self._decision
+
+    def on_data(self, data: bytes) -> None:
+        self._heard_s = self._loop.time()
+        if self._status == HTTPStatus.OK and self._is_stream and self._decision.stream:
+            self._on_events(self._splitter.feed(data))
+            held_bytes = self._splitter.held_bytes
+        else:
+            self._parts.append(data)
+            self._num_bytes += len(data)
+            held_bytes = self._num_bytes
+        if held_bytes > MAX_PIECE_BYTES and not self._over:
+            self._break(too_large(self._decision.model, MAX_PIECE_BYTES))
+
+    def on_end(self) -> None:
+        connection, self._connection = self._connection, None
+        del connection  # the pool has it again
+        if self._status == HTTPStatus.OK:
+            self._end_of_stream() if self._decision.stream else self._end_of_unary()
+        elif self._status == HTTPStatus.SERVICE_UNAVAILABLE:
+            self._replace()
+        else:
+            self._fail(read_error(self._status, b"".join(self._parts), model=self._decision.model))
+
+    def on_lost(self) -> None:
+        connection, backend = self._connection, self._backend
+        assert connection is not None
+        assert backend is not None
+        if self._first_byte_s is not None:
+            self._break(died_midway(self._decision.model))
+        elif self._status == 0 and connection.num_requests > 1:
+            self._connection = None
+            self._attempt(backend, None)  # the replica had closed the idle connection: no fault, no retry
+        else:
+            self._replace()
+
+    # the answer
+
+    def _on_events(self, events: bytes) -> None:
+        if not events or self._over:
+            return
+        rest, usage = sse.take_usage(events)
+        self._tokens = read_usage(usage) or self._tokens
+        if not self._decision.include_usage:
+            events = rest
+        if not events:
+            return
+        if self._first_byte_s is None:
+            self._first_byte()
+        self._last_event = events
+        self._flight.feed(events)
+
+    def _first_byte(self) -> None:
+        self._first_byte_s = self._heard_s - self._made_s
+        self._flight.begin(self._answered)
+        if self._timer is not None and self._decision.stream:
+            self._timer.cancel()
+            self._timer = self._loop.call_later(self._engines.deadlines.between_tokens_s, self._on_timer)
+
+    def _end_of_stream(self) -> None:
+        if self._first_byte_s is None:
+            self._fail(no_completion(self._decision.model))
+        elif not self._last_event.endswith(sse.DONE) or self._splitter.held_bytes:
+            self._break(died_midway(self._decision.model))
+        else:
+            stream = self._flight.whole() if self._may_store() else None
+            self._flight.finish()
+            whole = stream is not None and sse.is_whole(stream, num_choices=self._decision.num_choices)
+            self._end(None, whole=whole, finishes=sse.finish_reasons(stream) if stream else ())
+
+    def _end_of_unary(self) -> None:
+        body = b"".join(self._parts)
+        answer = read_unary(body, model=self._decision.model, num_choices=self._decision.num_choices)
+        if isinstance(answer, ApiError) or self._is_stream:
+            self._fail(answer if isinstance(answer, ApiError) else no_completion(self._decision.model))
+            return
+        self._first_byte()
+        self._tokens = answer.tokens
+        self._flight.feed(body)
+        self._flight.finish()
+        whole = answer.whole and self._may_store()
+        self._end(None, whole=whole, finishes=answer.finish_reasons, response_id=answer.response_id)
+
+    def _may_store(self) -> bool:
+        """The answer must come from the weights its key names."""
+        return self._answered.weights_version == self._decision.weights_version
+
+    def _origin(self, version: str) -> Answered:
+        if version == self._decision.weights_version:
+            return self._decision
+        decision = self._decision
+        return Origin(mode=decision.mode, model=decision.model, weights_version=version, checkpoint_step=None)
+
+    # ends
+
+    def _fail(self, failure: ApiError) -> None:
+        """End without an answer."""
+        if not self._over:
+            self._drop_attempt(abort=True)
+            self._flight.fail(failure)
+            self._end(failure)
+
+    def _break(self, failure: ApiError) -> None:
+        """End an answer that may have begun: its last event says what happened."""
+        if self._first_byte_s is None:
+            self._fail(failure)
+        elif not self._over:
+            self._drop_attempt(abort=True)
+            self._flight.keeps = False
+            self._flight.feed(failure.event())
+            self._flight.finish(broken=failure)
+            self._end(failure)
+
+    def _end(
+        self,
+        failure: ApiError | None,
+        *,
+        cancelled: bool = False,
+        whole: bool = False,
+        finishes: tuple[str, ...] = (),
+        response_id: str | None = None,
+    ) -> None:
+        self._over = True
+        self._drop_attempt(abort=False)
+        if self._timer is not None:
+            self._timer.cancel()
+        self._on_ended(
+            Report(
+                failure=failure,
+                cancelled=cancelled,
+                whole=whole,
+                tokens=self._tokens,
+                response_id=response_id,
+                finish_reasons=finishes,
+                backend=self._last_backend,
+                first_byte_s=self._first_byte_s,
+                duration_s=self._loop.time() - self._made_s,
+                num_retries=self._num_retries,
+            )
+        )
+
+    def _on_timer(self) -> None:
+        deadlines = self._engines.deadlines
+        begun = self._first_byte_s is not None
+        limit_s = deadlines.between_tokens_s if begun else deadlines.first_token_s
+        since_s = self._heard_s if begun else self._made_s
+        left_s = limit_s if self._paused else since_s + limit_s - self._loop.time()
+        if left_s > _SLACK_S:
+            self._timer = self._loop.call_later(left_s, self._on_timer)
+            return
+        what = "no further token" if begun else "no first token"
+        code = "between_tokens_timeout" if begun else "first_token_timeout"
+        self._break(timed_out(f"The engine of '{self._decision.model}' gave {what} for {limit_s:g} s.", code=code))
+
+    def _on_lag(self, lags: bool) -> None:
+        if self._connection is None or lags == self._paused:
+            return
+        self._paused = lags
+        if lags:
+            self._connection.pause()
+        else:
+            self._heard_s = self._loop.time()
+            self._connection.resume()
