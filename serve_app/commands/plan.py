@@ -32,20 +32,31 @@ def command(ctx: click.Context, *, file: Path, as_json: bool) -> None:
     from serve_app.config.load import load_cluster
 
     cluster = load_cluster(file)
-    plan, inventory = make_plan(cluster)
     if as_json:
+        plan, inventory = make_plan(cluster)
         click.echo(_as_json(plan, inventory))
     else:
-        from serve_app.commands.plan_table import draw_plan
-        from serve_app.commands.screen import console
-
         _say_who_else_runs(cluster)
-        draw_plan(console(), plan, inventory)
+        plan = say_plan(cluster)
     ctx.exit(REFUSED_EXIT_CODE if plan.refusals else 0)
 
 
-def make_plan(cluster: ClusterFile) -> tuple[Plan, Inventory]:
-    """The plan for this machine as it is now, and what it was made for. Raises: ConfigError, DeviceUnreadable."""
+def say_plan(cluster: ClusterFile, *, host_total_bytes: int | None = None) -> Plan:
+    """Makes the plan for this machine and prints it. Arguments and errors are those of `make_plan`."""
+    from serve_app.commands.plan_table import draw_plan
+    from serve_app.commands.screen import console
+
+    plan, inventory = make_plan(cluster, host_total_bytes=host_total_bytes)
+    draw_plan(console(), plan, inventory)
+    return plan
+
+
+def make_plan(cluster: ClusterFile, *, host_total_bytes: int | None = None) -> tuple[Plan, Inventory]:
+    """The plan for this machine as it is now, and what it was made for.
+
+    `host_total_bytes` narrows the host's memory to plan with; None takes all of it.
+    Raises: ConfigError, DeviceUnreadable.
+    """
     from placement.check import verify
     from placement.policy import Policy
     from placement.solver import solve
@@ -53,7 +64,7 @@ def make_plan(cluster: ClusterFile) -> tuple[Plan, Inventory]:
     from serve_app.fleet.wanted import wanted
 
     settings = cluster.settings
-    inventory = local_inventory(settings.fleet.devices, platform.node())
+    inventory = local_inventory(settings.fleet.devices, platform.node(), host_total_bytes)
     demands = wanted(cluster, kind=inventory.devices[0].kind)
     policy = Policy(headroom=settings.fleet.headroom)
     plan = solve(inventory, demands, policy)

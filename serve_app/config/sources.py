@@ -12,7 +12,7 @@ def check_sources(cluster: ClusterFile) -> None:
 
     Raises: ConfigError with one problem for each source that is refused.
     """
-    from serve_app.training.checkpoints import resolve_source
+    from serve_app.training.sources import resolve_source
 
     problems = []
     for index, model in enumerate(cluster.settings.models):

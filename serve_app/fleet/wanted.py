@@ -1,6 +1,6 @@
 """What cluster.yaml asks for, as demands, without a running cluster; every fault is a problem of the file.
 
-A default model that was not made yet is estimated from the table of the trainer, exact to the byte.
+A default model that was not made yet is estimated from the recipe of the trainer, exact to the byte.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ from serve_app.config.problems import ConfigError, Problem, path_text, value_tex
 from serve_app.config.settings import ModelSettings, Settings
 from serve_app.errors import CheckpointRefused, ModelUnsupported
 from serve_app.fleet.demands import demand_from_spec, demand_of, spec_of
-
-DEFAULT_PREFIX = "default:"
+from serve_app.fleet.unmade import unmade_config
+from serve_app.training.deployed import latest_checkpoint
+from serve_app.training.sources import DEFAULT_SCHEME, models_folder, resolve_source
 
 
 def wanted(cluster: ClusterFile, *, kind: DeviceKind) -> tuple[Demand, ...]:
@@ -38,12 +39,10 @@ def wanted(cluster: ClusterFile, *, kind: DeviceKind) -> tuple[Demand, ...]:
 
 
 def _demand(model: ModelSettings, settings: Settings, kind: DeviceKind) -> Demand:
-    from serve_app.training.defaults import default_config, is_made
-    from serve_app.training.sources import resolve_source
-
-    name = model.source.removeprefix(DEFAULT_PREFIX)
-    if model.source.startswith(DEFAULT_PREFIX) and not is_made(name, home=settings.storage.home):
-        spec = spec_of(default_config(name), dtype=model.dtype, origin=model.source)
+    name = model.source.removeprefix(DEFAULT_SCHEME)
+    folder = models_folder(settings.storage.home) / name
+    if model.source.startswith(DEFAULT_SCHEME) and latest_checkpoint(folder) is None:
+        spec = spec_of(unmade_config(name), dtype=model.dtype, origin=model.source)
         return demand_from_spec(model, spec, weights_bytes=weights_bytes_from_config(spec), kind=kind)
     return demand_of(model, settings, resolve_source(model.source, storage=settings.storage), kind=kind)
 
