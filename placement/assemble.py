@@ -11,15 +11,16 @@ from itertools import count
 from placement.demand import Demand
 from placement.feasible import Load
 from placement.inventory import Inventory
+from placement.missing import Missing
 from placement.plan import Placement, Plan, Refusal, Strategy
-from placement.problem import Answer, DeviceSet, Problem
+from placement.problem import Answer, DeviceSet, Problem, loads_of
 from placement.refusal import refuse
 from placement.units import gib
 
 
 def assemble(problem: Problem, answer: Answer, inventory: Inventory, running: Sequence[Placement]) -> Plan:
     placements = tuple(_placements(problem, answer, running))
-    refusals = tuple(_refusals(problem, answer, placements))
+    refusals = tuple(_refusals(problem, answer))
     return Plan(
         inventory_version=inventory.version,
         headroom=problem.policy.headroom,
@@ -41,14 +42,15 @@ def strategy_of(placements: Sequence[Placement], refusals: Sequence[Refusal]) ->
     return Strategy.MULTI_DEVICE if len(devices) > 1 else Strategy.SINGLE_DEVICE
 
 
-def _refusals(problem: Problem, answer: Answer, placements: Sequence[Placement]) -> Iterator[Refusal]:
-    for demand, sets in zip(problem.demands, answer.sets, strict=True):
+def _refusals(problem: Problem, answer: Answer) -> Iterator[Refusal]:
+    loads = loads_of(problem, answer.sets)
+    for index, (demand, sets) in enumerate(zip(problem.demands, answer.sets, strict=True)):
         if len(sets) < demand.num_replicas:
-            yield refuse(problem, demand, num_placed=len(sets), placements=placements)
+            yield refuse(Missing(problem, answer.sets, loads, index))
 
 
 def _placements(problem: Problem, answer: Answer, running: Sequence[Placement]) -> Iterator[Placement]:
-    loads = _loads(problem, answer)
+    loads = loads_of(problem, answer.sets)
     for demand, sets in zip(problem.demands, answer.sets, strict=True):
         before = [placement for placement in running if placement.model == demand.model]
         kept, new = _match(problem, before, sets)
@@ -104,11 +106,3 @@ def _joined_by(problem: Problem, devices: DeviceSet) -> str:
     if all(a.id in b.nvlink_peers or b.id in a.nvlink_peers for a in members for b in members if a is not b):
         return "joined by NVLink"
     return "of one NUMA node" if len({device.numa_node for device in members}) == 1 else "of one node"
-
-
-def _loads(problem: Problem, answer: Answer) -> list[Load]:
-    loads = [Load() for _ in problem.devices]
-    for demand, sets in zip(problem.demands, answer.sets, strict=True):
-        for number in (number for devices in sets for number in devices):
-            loads[number] = loads[number].plus(demand.estimate)
-    return loads

@@ -17,18 +17,20 @@ from math import log
 
 from ortools.sat.python import cp_model
 
-from placement.demand import Demand
-from placement.feasible import start_bytes
 from placement.policy import Goal
 from placement.problem import Answer, DeviceSet, Problem, num_sets, set_cost
 
 MAX_PAIRS = 400
 """Replicas x device sets above which `solve_exact` is not meant to be asked."""
 
+SOLVER = "cp-sat"
+
 FULL = 1000
 """A full device, in the thousandths that evenness is measured in."""
 TANGENT_STEP = 50
 MAX_ORDER_WEIGHT = 10**9
+DETERMINISTIC_PER_SECOND = 0.5
+"""Units of CP-SAT's deterministic time in a second of `Policy.time_limit_s`; one unit took 1 to 3 s on a busy core."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,10 +57,12 @@ def solve_exact(problem: Problem, start: Answer) -> Answer | None:
     gap = 0.0
     for stage in model.stages():
         stage_gap = search.run(stage)
-        if stage_gap is None or (stage_gap > 0 and stage.name == "served"):
+        if stage.name == "served" and stage_gap != 0.0:
             return None
+        if stage_gap is None:
+            return Answer(search.sets(), SOLVER, gap or None)
         gap = gap or stage_gap
-    return Answer(search.sets(), "cp-sat", gap)
+    return Answer(search.sets(), SOLVER, gap)
 
 
 class _Model:
@@ -67,7 +71,7 @@ class _Model:
     def __init__(self, problem: Problem) -> None:
         self.problem = problem
         self.cp = cp_model.CpModel()
-        self.options = [_options(problem, demand) for demand in problem.demands]
+        self.options = [_options(problem, index) for index in range(len(problem.demands))]
         self.counts = [
             [self.cp.new_int_var(0, demand.num_replicas, "") for _ in options]
             for demand, options in zip(problem.demands, self.options, strict=True)
@@ -107,8 +111,8 @@ class _Model:
         budget = max(0, self.problem.budgets[number])
         start = self.cp.new_int_var(0, budget, "")
         for index in here:
-            self.cp.add(start >= start_bytes(self.problem.demands[index].estimate) * self.used[index][number])
-        rests = [self.on_device[index][number] * self.problem.demands[index].estimate.rest_bytes for index in here]
+            self.cp.add(start >= self.used[index][number] * self.problem.needs[index].start_bytes)
+        rests = [self.on_device[index][number] * self.problem.needs[index].rest_bytes for index in here]
         peak = _total([*rests, start])
         self.cp.add(peak <= self.problem.budgets[number])
         return peak
@@ -193,31 +197,39 @@ class _Model:
 
 
 class _Search:
-    """Solves stage after stage, holding each reached value fixed, within one budget of deterministic time."""
+    """Solves stage after stage, holding each reached value fixed, within one budget of deterministic time.
+
+    There is always a whole solution, at first `start`: a stage that finds nothing better leaves it as it is.
+    """
 
     def __init__(self, model: _Model, problem: Problem, start: Answer) -> None:
         self._model = model
-        self._time_left = problem.policy.time_limit_s
         self._seed = problem.policy.seed
-        self._values = [
-            [sets.count(devices) for devices in options]
-            for sets, options in zip(start.sets, model.options, strict=True)
-        ]
-        self._solver: cp_model.CpSolver | None = None
+        self._time_left = problem.policy.time_limit_s * DETERMINISTIC_PER_SECOND
+        for sets, options, counts in zip(start.sets, model.options, model.counts, strict=True):
+            for devices, count in zip(options, counts, strict=True):
+                model.cp.add_hint(count, sets.count(devices))
+        self._solution = self._solver(fixed=True)
+        status = self._solution.solve(model.cp)
+        assert status in (cp_model.OPTIMAL, cp_model.FEASIBLE), "the heuristic's answer breaks the exact model"
 
     def run(self, stage: Stage) -> float | None:
-        """Gap of the stage: 0.0 when proven best, None when nothing was found within the limit."""
+        """Gap of the stage: 0.0 when proven best, None when the time was over before a bound was known."""
         cp = self._model.cp
-        if self._solver is not None and self._value(self._solver, stage) == stage.bound:
+        if self._solution.value(stage.expression) == stage.bound:
             cp.add(stage.expression == stage.bound)
             return 0.0
+        if self._time_left <= 0:
+            return None
         (cp.maximize if stage.maximize else cp.minimize)(stage.expression)
-        self._hint()
-        solver, status = self._solve()
+        self._hint_solution()
+        solver = self._solver()
+        status = solver.solve(cp)
+        self._time_left -= solver.deterministic_time
         if status not in (cp_model.OPTIMAL, cp_model.FEASIBLE):
             return None
-        self._keep(solver)
-        value = self._value(solver, stage)
+        self._solution = solver
+        value = solver.value(stage.expression)
         cp.add(stage.expression >= value if stage.maximize else stage.expression <= value)
         if status == cp_model.OPTIMAL:
             return 0.0
@@ -225,43 +237,36 @@ class _Search:
 
     def sets(self) -> tuple[tuple[DeviceSet, ...], ...]:
         return tuple(
-            tuple(devices for devices, count in zip(options, counts, strict=True) for _ in range(count))
-            for options, counts in zip(self._model.options, self._values, strict=True)
+            tuple(d for d, count in zip(options, counts, strict=True) for _ in range(self._solution.value(count)))
+            for options, counts in zip(self._model.options, self._model.counts, strict=True)
         )
 
-    def _solve(self) -> tuple[cp_model.CpSolver, cp_model.CpSolverStatus]:
+    def _solver(self, *, fixed: bool = False) -> cp_model.CpSolver:
+        """`fixed` only completes the hint to a whole solution."""
         solver = cp_model.CpSolver()
         solver.parameters.num_workers = 1
         solver.parameters.random_seed = self._seed
-        solver.parameters.max_deterministic_time = max(self._time_left, 1e-3)
-        status = solver.solve(self._model.cp)
-        self._time_left -= solver.deterministic_time
-        return solver, status
+        solver.parameters.fix_variables_to_their_hinted_value = fixed
+        if not fixed:
+            solver.parameters.max_deterministic_time = self._time_left
+        return solver
 
-    def _hint(self) -> None:
-        self._model.cp.clear_hints()  # type: ignore[no-untyped-call]  # OR-Tools gives it no annotation
-        for counts, values in zip(self._model.counts, self._values, strict=True):
-            for count, value in zip(counts, values, strict=True):
-                self._model.cp.add_hint(count, value)
-
-    def _keep(self, solver: cp_model.CpSolver) -> None:
-        self._solver = solver
-        self._values = [[solver.value(count) for count in counts] for counts in self._model.counts]
-
-    @staticmethod
-    def _value(solver: cp_model.CpSolver, stage: Stage) -> int:
-        return solver.value(stage.expression)
+    def _hint_solution(self) -> None:
+        cp = self._model.cp
+        cp.clear_hints()  # type: ignore[no-untyped-call]  # OR-Tools gives it no annotation
+        for index, value in enumerate(self._solution.response_proto.solution):
+            cp.add_hint(cp.get_int_var_from_proto_index(index), value)
 
 
 def _total(terms: Sequence[cp_model.LinearExprT]) -> cp_model.LinearExpr:
     return cp_model.LinearExpr.sum([*terms, cp_model.LinearExpr.constant(0)])
 
 
-def _options(problem: Problem, demand: Demand) -> list[DeviceSet]:
+def _options(problem: Problem, index: int) -> list[DeviceSet]:
     """Every set of devices of one node that could hold a replica if nothing else were there."""
-    peak = demand.estimate.peak_bytes
+    peak, size = problem.needs[index].peak_bytes, problem.demands[index].tensor_parallel
     return [
         devices
         for usable in problem.usable
-        for devices in combinations((n for n in usable if peak <= problem.budgets[n]), demand.tensor_parallel)
+        for devices in combinations((n for n in usable if peak <= problem.budgets[n]), size)
     ]

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import reduce
 
 from placement.demand import Estimate
 from placement.inventory import Device, DeviceHealth
@@ -21,7 +22,10 @@ TAKES_SHARES = frozenset({DeviceHealth.HEALTHY, DeviceHealth.DEGRADED, DeviceHea
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What the shares on one device need: `rest_bytes` always, `start_bytes` more while one of them starts."""
+    """What shares on one device need: `rest_bytes` always, `start_bytes` more while one of them starts.
+
+    One replica's need is a load too; adding it to a device's load is `plus`.
+    """
 
     rest_bytes: int = 0
     start_bytes: int = 0
@@ -30,20 +34,20 @@ class Load:
     def peak_bytes(self) -> int:
         return self.rest_bytes + self.start_bytes
 
-    def plus(self, estimate: Estimate) -> Load:
-        return Load(self.rest_bytes + estimate.rest_bytes, max(self.start_bytes, start_bytes(estimate)))
+    def plus(self, other: Load) -> Load:
+        return Load(self.rest_bytes + other.rest_bytes, max(self.start_bytes, other.start_bytes))
 
 
-def start_bytes(estimate: Estimate) -> int:
-    """Bytes held only while the replica starts, per device."""
-    return estimate.peak_bytes - estimate.rest_bytes
+EMPTY = Load()
 
 
-def load_of(estimates: Iterable[Estimate]) -> Load:
-    load = Load()
-    for estimate in estimates:
-        load = load.plus(estimate)
-    return load
+def need_of(estimate: Estimate) -> Load:
+    """What one replica needs on each of its devices."""
+    return Load(estimate.rest_bytes, estimate.peak_bytes - estimate.rest_bytes)
+
+
+def sum_loads(loads: Iterable[Load]) -> Load:
+    return reduce(Load.plus, loads, EMPTY)
 
 
 def is_usable(device: Device) -> bool:
@@ -61,21 +65,21 @@ def budget_bytes(device: Device, headroom: float) -> int:
     return limit_bytes(device.total_bytes, headroom) - sum(holding.num_bytes for holding in device.holdings)
 
 
-def room_bytes(budget: int, load: Load, estimate: Estimate) -> int:
+def room_bytes(budget: int, load: Load, need: Load) -> int:
     """The largest peak this replica could have and still fit; it fits exactly if its `peak_bytes` is not above.
 
     A neighbour's larger start takes room at rest too, hence the second term.
     """
-    return budget - load.rest_bytes - max(0, load.start_bytes - start_bytes(estimate))
+    return budget - load.rest_bytes - max(0, load.start_bytes - need.start_bytes)
 
 
-def fits(budget: int, load: Load, estimate: Estimate) -> bool:
-    return load.plus(estimate).peak_bytes <= budget
+def fits(budget: int, load: Load, need: Load) -> bool:
+    return load.rest_bytes + need.rest_bytes + max(load.start_bytes, need.start_bytes) <= budget
 
 
-def slots(budget: int, estimate: Estimate, *, at_most: int) -> int:
+def slots(budget: int, need: Load, *, at_most: int) -> int:
     """How many replicas like this one an empty device of this budget takes, counted up to `at_most`."""
-    free = budget - start_bytes(estimate)
-    if free < estimate.rest_bytes:
+    free = budget - need.start_bytes
+    if free < need.rest_bytes:
         return 0
-    return at_most if estimate.rest_bytes == 0 else min(at_most, free // estimate.rest_bytes)
+    return at_most if need.rest_bytes == 0 else min(at_most, free // need.rest_bytes)

@@ -6,81 +6,113 @@ higher one. Not always optimal within one priority; `exact.py` is, where the ins
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from itertools import combinations
 from math import comb
+from typing import NamedTuple
 
-from placement.demand import Demand
-from placement.feasible import Load, fits
+from placement.feasible import EMPTY, Load, fits
 from placement.policy import Goal
-from placement.problem import Answer, DeviceSet, Problem, set_cost
+from placement.problem import Answer, DeviceSet, Problem, loads_of, set_cost
 
 MAX_SETS_PER_NODE = 256
 """Beyond this many sets of one node, only the set grown around each device is tried."""
 
-Score = tuple[float, ...]
+
+class _Scored(NamedTuple):
+    """Smaller is better; ties go to the first devices of the inventory."""
+
+    score: tuple[float, ...]
+    devices: DeviceSet
 
 
-class _Loads:
-    """Loads while placing: `placed` for what is decided, `pending` for lower priorities that run and may stay."""
+class _Table:
+    """The state while placing: `placed` loads, `pending` loads of lower priorities that run and may stay.
+
+    `siblings` counts the replicas of the demand in hand per device.
+    """
 
     def __init__(self, problem: Problem) -> None:
-        self.placed = [Load() for _ in problem.devices]
-        self.pending = [Load() for _ in problem.devices]
+        self.problem = problem
+        self.placed = [EMPTY for _ in problem.devices]
+        self.pending = self.placed
+        self.siblings: Counter[int] = Counter()
 
-    def expect_running(self, problem: Problem, *, from_demand: int) -> None:
-        self.pending = [Load() for _ in problem.devices]
-        for demand, sets in zip(problem.demands[from_demand:], problem.running[from_demand:], strict=True):
-            for devices in sets[: demand.num_replicas]:
-                _add(self.pending, devices, demand)
+    def turn_to(self, index: int) -> None:
+        """The next demand: its own replicas wait no longer, those after it still do."""
+        waiting = [
+            sets[: demand.num_replicas] if later > index else ()
+            for later, (demand, sets) in enumerate(zip(self.problem.demands, self.problem.running, strict=True))
+        ]
+        self.pending = loads_of(self.problem, waiting) if any(waiting) else [EMPTY for _ in self.problem.devices]
+        self.siblings = Counter()
 
-    def displaces(self, problem: Problem, number: int, demand: Demand) -> bool:
+    def fits(self, number: int, need: Load) -> bool:
+        return fits(self.problem.budgets[number], self.placed[number], need)
+
+    def displaces(self, number: int, need: Load) -> bool:
         """True if a running replica of lower priority would have to leave this device."""
-        placed, pending = self.placed[number].plus(demand.estimate), self.pending[number]
-        both = Load(placed.rest_bytes + pending.rest_bytes, max(placed.start_bytes, pending.start_bytes))
-        return pending != Load() and both.peak_bytes > problem.budgets[number]
+        pending = self.pending[number]
+        both = self.placed[number].plus(pending)
+        return pending != EMPTY and not fits(self.problem.budgets[number], both, need)
+
+    def left_bytes(self, number: int, need: Load) -> int:
+        return self.problem.budgets[number] - self.placed[number].plus(need).peak_bytes
+
+    def place(self, devices: DeviceSet, need: Load) -> None:
+        for number in devices:
+            self.placed[number] = self.placed[number].plus(need)
+        self.siblings.update(devices)
 
 
 def solve_greedy(problem: Problem) -> Answer:
-    loads = _Loads(problem)
-    sets = []
-    for index, demand in enumerate(problem.demands):
-        loads.expect_running(problem, from_demand=index + 1)
-        kept = _keep_running(problem, loads, index)
-        sets.append(tuple(kept + _place_missing(problem, loads, demand, kept)))
+    table, sets = _Table(problem), []
+    for index in range(len(problem.demands)):
+        table.turn_to(index)
+        kept = _keep_running(table, index)
+        sets.append(
+            tuple(kept + _place_missing(table, index, num_missing=problem.demands[index].num_replicas - len(kept)))
+        )
     return Answer(tuple(sets), "greedy", None)
 
 
-def _keep_running(problem: Problem, loads: _Loads, index: int) -> list[DeviceSet]:
-    demand, kept = problem.demands[index], list[DeviceSet]()
-    for devices in problem.running[index]:
-        if len(kept) < demand.num_replicas and _set_fits(problem, loads, devices, demand):
-            _add(loads.placed, devices, demand)
+def _keep_running(table: _Table, index: int) -> list[DeviceSet]:
+    demand, need, kept = table.problem.demands[index], table.problem.needs[index], list[DeviceSet]()
+    for devices in table.problem.running[index]:
+        if len(kept) < demand.num_replicas and all(table.fits(number, need) for number in devices):
+            table.place(devices, need)
             kept.append(devices)
     return kept
 
 
-def _place_missing(problem: Problem, loads: _Loads, demand: Demand, kept: list[DeviceSet]) -> list[DeviceSet]:
+def _place_missing(table: _Table, index: int, *, num_missing: int) -> list[DeviceSet]:
+    """The best set of each node is remembered, and sought anew only in the node that was just placed on."""
     placed = list[DeviceSet]()
-    while len(kept) + len(placed) < demand.num_replicas:
-        candidates = _candidates(problem, loads, demand)
-        siblings = [number for devices in kept + placed for number in devices]
-        best = min(candidates, key=lambda c: _score(problem, loads, demand, c, siblings), default=None)
+    bests = [_best_of_node(table, index, usable) for usable in table.problem.usable] if num_missing > 0 else []
+    while len(placed) < num_missing:
+        best = min((best for best in bests if best), default=None)
         if best is None:
             break
-        _add(loads.placed, best, demand)
-        placed.append(best)
+        table.place(best.devices, table.problem.needs[index])
+        placed.append(best.devices)
+        node = bests.index(best)
+        bests[node] = _best_of_node(table, index, table.problem.usable[node])
     return placed
 
 
-def _candidates(problem: Problem, loads: _Loads, demand: Demand) -> Iterator[DeviceSet]:
-    size = demand.tensor_parallel
-    for usable in problem.usable:
-        numbers = tuple(n for n in usable if fits(problem.budgets[n], loads.placed[n], demand.estimate))
-        if comb(len(numbers), size) <= MAX_SETS_PER_NODE:
-            yield from combinations(numbers, size)
-        else:
-            yield from (_grow(problem, numbers, seed, size) for seed in numbers)
+def _best_of_node(table: _Table, index: int, usable: DeviceSet) -> _Scored | None:
+    need = table.problem.needs[index]
+    numbers = tuple(number for number in usable if table.fits(number, need))
+    sets = _sets(table.problem, numbers, table.problem.demands[index].tensor_parallel)
+    return min((_Scored(_score(table, need, devices), devices) for devices in sets), default=None)
+
+
+def _sets(problem: Problem, numbers: DeviceSet, size: int) -> Iterator[DeviceSet]:
+    if comb(len(numbers), size) <= MAX_SETS_PER_NODE:
+        yield from combinations(numbers, size)
+    else:
+        yield from (_grow(problem, numbers, seed, size) for seed in numbers)
 
 
 def _grow(problem: Problem, numbers: DeviceSet, seed: int, size: int) -> DeviceSet:
@@ -93,32 +125,18 @@ def _grow(problem: Problem, numbers: DeviceSet, seed: int, size: int) -> DeviceS
     return tuple(sorted(grown))
 
 
-def _score(problem: Problem, loads: _Loads, demand: Demand, devices: DeviceSet, siblings: list[int]) -> Score:
-    """Smaller is better; ties go to the first devices of the inventory."""
-    displaced = sum(loads.displaces(problem, number, demand) for number in devices)
-    together = sum(siblings.count(number) for number in devices)
-    shape = _pack_score if problem.policy.goal is Goal.PACK else _spread_score
-    return (displaced, together, set_cost(problem, devices), *shape(problem, loads, demand, devices), *devices)
+def _score(table: _Table, need: Load, devices: DeviceSet) -> tuple[float, ...]:
+    displaced = sum(table.displaces(number, need) for number in devices)
+    together = sum(table.siblings[number] for number in devices)
+    shape = _pack_score if table.problem.policy.goal is Goal.PACK else _spread_score
+    return (displaced, together, set_cost(table.problem, devices), *shape(table, need, devices))
 
 
-def _pack_score(problem: Problem, loads: _Loads, demand: Demand, devices: DeviceSet) -> Score:
-    opened = sum(loads.placed[number] == Load() for number in devices)
-    left = sum(_left_bytes(problem, loads, demand, number) for number in devices)
-    return (opened, left)
+def _pack_score(table: _Table, need: Load, devices: DeviceSet) -> tuple[float, ...]:
+    opened = sum(table.placed[number] == EMPTY for number in devices)
+    return (opened, sum(table.left_bytes(number, need) for number in devices))
 
 
-def _spread_score(problem: Problem, loads: _Loads, demand: Demand, devices: DeviceSet) -> Score:
-    return (-min(_left_bytes(problem, loads, demand, n) / max(1, problem.devices[n].total_bytes) for n in devices),)
-
-
-def _left_bytes(problem: Problem, loads: _Loads, demand: Demand, number: int) -> int:
-    return problem.budgets[number] - loads.placed[number].plus(demand.estimate).peak_bytes
-
-
-def _set_fits(problem: Problem, loads: _Loads, devices: DeviceSet, demand: Demand) -> bool:
-    return all(fits(problem.budgets[n], loads.placed[n], demand.estimate) for n in devices)
-
-
-def _add(loads: list[Load], devices: DeviceSet, demand: Demand) -> None:
-    for number in devices:
-        loads[number] = loads[number].plus(demand.estimate)
+def _spread_score(table: _Table, need: Load, devices: DeviceSet) -> tuple[float, ...]:
+    totals = table.problem.devices
+    return (-min(table.left_bytes(number, need) / max(1, totals[number].total_bytes) for number in devices),)

@@ -12,7 +12,7 @@ from math import comb
 
 from placement.demand import Demand
 from placement.errors import InvalidProblem
-from placement.feasible import budget_bytes, is_usable
+from placement.feasible import EMPTY, Load, budget_bytes, is_usable, need_of
 from placement.inventory import Device, DeviceHealth, Inventory
 from placement.plan import Placement
 from placement.policy import Policy
@@ -27,7 +27,8 @@ COST_OTHER_NUMA = 1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Problem:
-    """`demands` run from the highest priority to the lowest; `running[i]` holds where replicas of `demands[i]` run.
+    """`demands` run from the highest priority to the lowest; `needs[i]` is what one replica of
+    `demands[i]` needs on each of its devices, `running[i]` where its replicas run.
 
     `usable` groups the numbers of devices that may take shares by node. A running replica on a device that
     may not, or on another number of devices than asked now, is left out of `running`: it cannot stay.
@@ -38,6 +39,7 @@ class Problem:
     budgets: tuple[int, ...]
     usable: tuple[DeviceSet, ...]
     demands: tuple[Demand, ...]
+    needs: tuple[Load, ...]
     running: tuple[tuple[DeviceSet, ...], ...]
 
 
@@ -64,8 +66,18 @@ def pose(inventory: Inventory, demands: Sequence[Demand], policy: Policy, runnin
         budgets=tuple(budget_bytes(device, policy.headroom) for device in devices),
         usable=_usable_by_node(inventory),
         demands=ordered,
+        needs=tuple(need_of(demand.estimate) for demand in ordered),
         running=tuple(_running_sets(demand, devices, running) for demand in ordered),
     )
+
+
+def loads_of(problem: Problem, sets: Sequence[Sequence[DeviceSet]]) -> list[Load]:
+    """Load of every device when replicas of demand i lie on `sets[i]`."""
+    loads = [EMPTY for _ in problem.devices]
+    for need, of_demand in zip(problem.needs, sets, strict=True):
+        for number in (number for devices in of_demand for number in devices):
+            loads[number] = loads[number].plus(need)
+    return loads
 
 
 def set_cost(problem: Problem, devices: DeviceSet) -> int:

@@ -8,15 +8,15 @@ devices cannot, empty and healthy as they could be.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass
 
-from placement.advice import Levers, advise
-from placement.demand import Demand
-from placement.feasible import Load, fits, is_usable, limit_bytes, load_of, room_bytes, slots
-from placement.plan import Cause, Placement, Refusal, RefusalKind
-from placement.problem import DeviceSet, Problem
+from placement.advice import advise
+from placement.feasible import is_usable
+from placement.missing import Missing
+from placement.plan import Cause, Refusal, RefusalKind
 from placement.units import percent, told_apart
+
+Causes = tuple[tuple[Cause, int], ...]
 
 CAUSE_WORDS = {
     Cause.TOO_SMALL: "too small",
@@ -33,105 +33,69 @@ class _Best:
     room_bytes: int
 
 
-def refuse(problem: Problem, demand: Demand, *, num_placed: int, placements: Sequence[Placement]) -> Refusal:
-    """The refusal of the replicas of `demand` that are missing from `placements`."""
-    loads = [load_of(p.estimate for p in placements if device.id in p.devices) for device in problem.devices]
-    num_replicas = demand.num_replicas - num_placed
-    kind = RefusalKind.BLOCKED if num_that_could_run(problem, demand) > num_placed else RefusalKind.INFEASIBLE
-    causes = _count_causes(problem, demand, loads)
-    best = _best(problem, demand, loads)
-    levers = Levers(demand=demand, kind=kind, short_bytes=_short_bytes(problem, demand, loads))
-    advice = advise(problem, levers, loads, placements)
+def refuse(missing: Missing) -> Refusal:
+    """The refusal of the replicas that are missing."""
+    is_blocked = missing.num_that_could_run() > missing.num_placed
+    kind = RefusalKind.BLOCKED if is_blocked else RefusalKind.INFEASIBLE
+    causes, best, advice = _count_causes(missing), _best(missing), advise(missing, kind)
     return Refusal(
-        model=demand.model,
-        num_replicas=num_replicas,
+        model=missing.demand.model,
+        num_replicas=missing.demand.num_replicas - missing.num_placed,
         kind=kind,
         causes=causes,
-        needed_bytes=demand.estimate.peak_bytes,
+        needed_bytes=missing.need.peak_bytes,
         best_device=best.device if best else None,
         best_room_bytes=best.room_bytes if best else 0,
         advice=advice,
-        message=_sentence(problem, demand, num_replicas, causes, best) + (f" {advice}" if advice else ""),
+        message=f"{_sentence(missing, causes, best)} {advice}".rstrip(),
     )
 
 
-def num_that_could_run(problem: Problem, demand: Demand) -> int:
-    """Replicas of this demand alone on the whole fleet, every device healthy, uncordoned and free of holdings."""
-    total = 0
-    for node in sorted({device.node for device in problem.devices}):
-        limits = [limit_bytes(d.total_bytes, problem.policy.headroom) for d in problem.devices if d.node == node]
-        places = [slots(limit, demand.estimate, at_most=demand.num_replicas) for limit in limits]
-        total += _num_groups(places, demand.tensor_parallel, at_most=demand.num_replicas)
-    return total
-
-
-def _num_groups(places: Sequence[int], size: int, *, at_most: int) -> int:
-    """Most groups of `size` different devices when device i can be in `places[i]` groups."""
-    possible = (n for n in range(at_most, 0, -1) if sum(min(place, n) for place in places) >= n * size)
-    return next(possible, 0)
-
-
-def _count_causes(problem: Problem, demand: Demand, loads: Sequence[Load]) -> tuple[tuple[Cause, int], ...]:
-    counts = Counter(_cause(problem, demand, loads, number) for number in range(len(problem.devices)))
+def _count_causes(missing: Missing) -> Causes:
+    counts = Counter(_cause(missing, number) for number in range(len(missing.problem.devices)))
     return tuple((cause, counts[cause]) for cause in Cause if counts[cause])
 
 
-def _cause(problem: Problem, demand: Demand, loads: Sequence[Load], number: int) -> Cause:
-    device = problem.devices[number]
+def _cause(missing: Missing, number: int) -> Cause:
+    device = missing.problem.devices[number]
     if device.cordoned:
         return Cause.CORDONED
     if not is_usable(device):
         return Cause.UNHEALTHY
-    if limit_bytes(device.total_bytes, problem.policy.headroom) < demand.estimate.peak_bytes:
+    if missing.limit_of(number) < missing.need.peak_bytes:
         return Cause.TOO_SMALL
-    if len(_neighbours(problem, number)) < demand.tensor_parallel:
-        return Cause.TOO_FEW_DEVICES
-    return Cause.NO_ROOM
+    neighbours = next(usable for usable in missing.problem.usable if number in usable)
+    return Cause.TOO_FEW_DEVICES if len(neighbours) < missing.demand.tensor_parallel else Cause.NO_ROOM
 
 
-def _neighbours(problem: Problem, number: int) -> DeviceSet:
-    """Usable devices of the same node, this one included."""
-    return next((usable for usable in problem.usable if number in usable), ())
-
-
-def _best(problem: Problem, demand: Demand, loads: Sequence[Load]) -> _Best | None:
+def _best(missing: Missing) -> _Best | None:
     """The device to name: of those that do not fit if there are any, the one with the most room."""
-    usable = [number for numbers in problem.usable for number in numbers]
-    full = [n for n in usable if not fits(problem.budgets[n], loads[n], demand.estimate)]
+    usable = [number for numbers in missing.problem.usable for number in numbers]
     if not usable:
         return None
-    rooms = {n: room_bytes(problem.budgets[n], loads[n], demand.estimate) for n in full or usable}
-    number = max(rooms, key=lambda n: (rooms[n], -n))
-    return _Best(problem.devices[number].id, max(0, rooms[number]))
+    candidates = [number for number in usable if not missing.fits_on(number)] or usable
+    number = max(candidates, key=lambda number: (missing.room_on(number), -number))
+    return _Best(missing.problem.devices[number].id, max(0, missing.room_on(number)))
 
 
-def _short_bytes(problem: Problem, demand: Demand, loads: Sequence[Load]) -> int | None:
-    """Least bytes by which one peak must shrink to fit somewhere as things are; None where no shrinking helps."""
-    size = demand.tensor_parallel
-    nodes = [
-        sorted((room_bytes(problem.budgets[n], loads[n], demand.estimate) for n in usable), reverse=True)
-        for usable in problem.usable
-    ]
-    rooms = [node[size - 1] for node in nodes if len(node) >= size]
-    return demand.estimate.peak_bytes - max(rooms) if rooms else None
-
-
-def _sentence(
-    problem: Problem, demand: Demand, num_replicas: int, causes: tuple[tuple[Cause, int], ...], best: _Best | None
-) -> str:
-    whom, each = f"'{demand.model}'", "it needs"
-    if demand.num_replicas > 1:
-        whom, each = f"{num_replicas} of {demand.num_replicas} replicas of '{demand.model}'", "each needs"
-    where = "one device" if demand.tensor_parallel == 1 else f"each of {demand.tensor_parallel} devices of one node"
-    needed, room = told_apart(demand.estimate.peak_bytes, best.room_bytes if best else 0)
-    start = f"No room for {whom}: {each} {needed} on {where}"
+def _sentence(missing: Missing, causes: Causes, best: _Best | None) -> str:
+    devices, headroom = missing.problem.devices, percent(missing.problem.policy.headroom)
+    needed, room = told_apart(missing.need.peak_bytes, best.room_bytes if best else 0)
+    start = _start(missing, needed)
     counted = ", ".join(f"{count} {CAUSE_WORDS[cause]}" for cause, count in causes)
-    if not problem.devices:
+    if not devices:
         return f"{start}; the fleet has no device."
     if best is None:
-        return f"{start}; of {len(problem.devices)} devices none takes shares ({counted})."
+        return f"{start}; of {len(devices)} devices none takes shares ({counted})."
     others = "" if [cause for cause, _ in causes] == [Cause.NO_ROOM] else f" ({counted})"
-    return (
-        f"{start}; the best of {len(problem.devices)}, '{best.device}', "
-        f"has {room} above its {percent(problem.policy.headroom)} headroom{others}."
-    )
+    return f"{start}; the best of {len(devices)}, '{best.device}', has {room} above its {headroom} headroom{others}."
+
+
+def _start(missing: Missing, needed: str) -> str:
+    demand = missing.demand
+    where = "one device" if demand.tensor_parallel == 1 else f"each of {demand.tensor_parallel} devices of one node"
+    if demand.num_replicas == 1:
+        return f"No room for '{demand.model}': it needs {needed} on {where}"
+    num_missing = demand.num_replicas - missing.num_placed
+    whom = f"{num_missing} of {demand.num_replicas} replicas of '{demand.model}'"
+    return f"No room for {whom}: each needs {needed} on {where}"

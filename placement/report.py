@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from placement.demand import PartName
-from placement.feasible import budget_bytes, limit_bytes, load_of, start_bytes
+from placement.feasible import budget_bytes, limit_bytes, need_of, sum_loads
 from placement.inventory import Device, DeviceHealth, DeviceKind, HoldingKind, Inventory
 from placement.plan import Placement, Plan
 
@@ -75,7 +75,7 @@ def device_report(plan: Plan, inventory: Inventory) -> tuple[DeviceReport, ...]:
 def _report(device: Device, plan: Plan) -> DeviceReport:
     placements = [placement for placement in plan.placements if device.id in placement.devices]
     held = sum(holding.num_bytes for holding in device.holdings)
-    load = load_of(placement.estimate for placement in placements)
+    load = sum_loads(need_of(placement.estimate) for placement in placements)
     peak = held + load.peak_bytes
     free = device.total_bytes - peak
     return DeviceReport(
@@ -111,12 +111,12 @@ def _holder(placement: Placement) -> Holder:
         name=placement.replica,
         holding_kind=None,
         rest_bytes=placement.estimate.rest_bytes,
-        start_bytes=start_bytes(placement.estimate),
+        start_bytes=need_of(placement.estimate).start_bytes,
         parts=tuple(PartBytes(name=part.name, num_bytes=part.num_bytes, source=part.source) for part in parts),
     )
 
 
 def _largest_start(placements: Sequence[Placement]) -> str | None:
-    starting = [placement for placement in placements if start_bytes(placement.estimate) > 0]
-    largest = max(starting, key=lambda placement: start_bytes(placement.estimate), default=None)
+    starting = [placement for placement in placements if need_of(placement.estimate).start_bytes > 0]
+    largest = max(starting, key=lambda placement: need_of(placement.estimate).start_bytes, default=None)
     return largest.replica if largest else None

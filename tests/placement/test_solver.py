@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from itertools import product
 
 import pytest
 from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from placement.check import ViolationKind, verify
 from placement.demand import Demand
@@ -207,8 +209,25 @@ class TestAnyProblem:
     @settings(max_examples=60, deadline=None)
     def test_each_priority_serves_as_many_as_brute_force(self, question: Question) -> None:
         inventory, demands, policy = question
-        small = tuple(replace(demand, num_replicas=min(demand.num_replicas, 1)) for demand in demands)
+        small = _one_each(demands)
         assert _served(solve(inventory, small, policy), small) == _best_served(inventory, small, policy)
+
+    @given(problems(max_tensor_parallel=1), st.integers(0, 5))
+    @settings(max_examples=60, deadline=None)
+    def test_losing_a_device_moves_as_few_as_brute_force(self, question: Question, which: int) -> None:
+        inventory, demands, policy = question
+        small = _one_each(demands)
+        before = solve(inventory, small, policy)
+        ids = [device.id for device in inventory.devices] or ["none"]
+        lost = with_device(inventory, ids[which % len(ids)], health=DeviceHealth.LOST)
+        after = solve(lost, small, policy, running=before.placements)
+        assert _kept(before, after) == _best_kept(lost, small, policy, before)
+
+    def test_the_moves_property_finds_a_solver_that_forgets_what_runs(self) -> None:
+        inventory, demands = fleet("n: 2x24GiB"), (demand("a", gib=4),)
+        before = solve(with_device(inventory, "n/gpu-0", cordoned=True), demands, Policy())
+        forgetful = solve(inventory, demands, Policy())
+        assert _kept(before, forgetful) != _best_kept(inventory, demands, Policy(), before)
 
     def test_the_property_finds_a_solver_that_forgets_the_peak(self) -> None:
         demands = (Demand(model="m", num_replicas=1, priority=0, estimate=estimate(60, loading=21)),)
@@ -248,13 +267,12 @@ def _served(plan: Plan, demands: tuple[Demand, ...]) -> list[int]:
     return [sum(priority[p.model] == level for p in plan.placements) for level in levels]
 
 
-def _best_served(inventory: Inventory, demands: tuple[Demand, ...], policy: Policy) -> list[int]:
-    """The best `_served` over every way to place at most one replica of each demand; leans on the verifier alone."""
+def _sound_plans(inventory: Inventory, demands: tuple[Demand, ...], policy: Policy) -> Iterator[Plan]:
+    """Every way to place at most one replica of each demand within the rules; leans on the verifier alone."""
     real = tuple(demand for demand in demands if demand.num_replicas)
     devices: list[str | None] = [None, *(device.id for device in inventory.devices)]
     nodes = {device.id: device.node for device in inventory.devices}
     empty = replace(solve(inventory, (), policy), refusals=())
-    levels: list[list[int]] = [[0] * len({demand.priority for demand in demands})]
     template = by_replica(solve(fleet("n: 1x24GiB"), [demand("x")], policy), "x#0")
     for choice in product(devices, repeat=len(real)):
         placed = tuple(
@@ -263,8 +281,25 @@ def _best_served(inventory: Inventory, demands: tuple[Demand, ...], policy: Poli
             if c is not None
         )
         plan = replace(empty, placements=placed)
-        if all(
-            violation.kind is ViolationKind.UNACCOUNTED_REPLICA for violation in verify(plan, inventory, real, policy)
-        ):
-            levels.append(_served(plan, demands))
-    return max(levels)
+        kinds = {violation.kind for violation in verify(plan, inventory, real, policy)}
+        if kinds <= {ViolationKind.UNACCOUNTED_REPLICA}:
+            yield plan
+
+
+def _best_served(inventory: Inventory, demands: tuple[Demand, ...], policy: Policy) -> list[int]:
+    return max(_served(plan, demands) for plan in _sound_plans(inventory, demands, policy))
+
+
+def _best_kept(inventory: Inventory, demands: tuple[Demand, ...], policy: Policy, before: Plan) -> int:
+    """Most replicas left in place among the plans that serve the most."""
+    plans = list(_sound_plans(inventory, demands, policy))
+    most = max(_served(plan, demands) for plan in plans)
+    return max(_kept(before, plan) for plan in plans if _served(plan, demands) == most)
+
+
+def _kept(before: Plan, after: Plan) -> int:
+    return len(where(before).items() & where(after).items())
+
+
+def _one_each(demands: tuple[Demand, ...]) -> tuple[Demand, ...]:
+    return tuple(replace(demand, num_replicas=min(demand.num_replicas, 1)) for demand in demands)
