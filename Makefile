@@ -13,6 +13,7 @@ CONFIG ?= cluster.yaml
 HEADROOM_TORCH_INDEX ?=
 TORCH_INDEX := $(if $(HEADROOM_TORCH_INDEX),--extra-index-url $(HEADROOM_TORCH_INDEX))
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check --no-input
+PIP_LOG := $(VENV)/set-up.log
 
 .PHONY: help setup serve test test-all lint format types bench bench-peers lock clean
 
@@ -29,9 +30,11 @@ $(STAMP): requirements.lock pyproject.toml
 	  || { echo "$(PYTHON) is no Python 3.11, which the lock file is made for." >&2; exit 1; }
 	@echo "Setting up $(VENV): $$(grep -c == requirements.lock) pinned packages, some minutes the first time ..."
 	@test -x $(BIN)/python || "$(PYTHON)" -m venv $(VENV)
-	@$(PIP) install --no-deps $(TORCH_INDEX) -r requirements.lock \
-	  || { echo "If torch was not found: set HEADROOM_TORCH_INDEX to the index of PyTorch's CPU builds." >&2; exit 1; }
-	@$(PIP) install --no-deps --no-build-isolation -e .
+	@$(PIP) install --no-deps $(TORCH_INDEX) -r requirements.lock > $(PIP_LOG) 2>&1 \
+	  && $(PIP) install --no-deps --no-build-isolation -e . >> $(PIP_LOG) 2>&1 \
+	  || { tail -n 20 $(PIP_LOG) >&2; \
+	       echo "Setting up failed; all of it is in $(PIP_LOG). If torch was not found, set HEADROOM_TORCH_INDEX to the" \
+	            "address of PyTorch's index of CPU builds." >&2; exit 1; }
 	@touch $(STAMP)
 
 serve: $(STAMP)
