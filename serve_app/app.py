@@ -10,12 +10,14 @@ from typing import Any
 
 from ray import serve
 from ray.serve import Application
+from ray.serve.schema import LoggingConfig
 
 from serve_app.config.load import settings_from_args
 from serve_app.controller.deployment import Controller
 from serve_app.gateway.deployment import GatewayReplica
 
 _LONG_POLLS = 10_000
+_NO_ACCESS_LOG = LoggingConfig(enable_access_log=False)
 
 
 def build(args: Mapping[str, Any]) -> Application:
@@ -31,6 +33,7 @@ def build(args: Mapping[str, Any]) -> Application:
         ray_actor_options={"num_cpus": 0},
         health_check_period_s=1,
         graceful_shutdown_timeout_s=2,
+        logging_config=_NO_ACCESS_LOG,
     )
     gateway = serve.deployment(serve.ingress()(GatewayReplica)).options(
         name="gateway",
@@ -39,5 +42,6 @@ def build(args: Mapping[str, Any]) -> Application:
         ray_actor_options={"num_cpus": 0},
         health_check_period_s=1,
         graceful_shutdown_timeout_s=5,
+        logging_config=_NO_ACCESS_LOG,
     )
     return gateway.bind(dict(args), controller.bind(dict(args)))

@@ -63,9 +63,7 @@ class HttpServer:
         while not self._server.started:
             if self._task.done():
                 self._task.result()
-            await asyncio.sleep(ADDRESS_VARIABLE = "HEADROOM_ADDRESS_TO_BIND"
-"""Set on a one-machine cluster, so that replicas listen on loopback only; else they listen on their node's address."""
-_STARTED_POLL_S)
+            await asyncio.sleep(_STARTED_POLL_S)
 
     async def stop(self) -> None:
         """No new connections; what runs has some seconds to finish."""

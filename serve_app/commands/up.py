@@ -113,16 +113,20 @@ def _require_ports(config: ClusterFile, cluster: LocalCluster) -> None:
 
 
 def _say_plan(config: ClusterFile) -> None:
-    from serve_app.commands.plan import say_plan
+    """The plan as it would be made now; refusals do not stop the others from being served."""
+    from serve_app.commands.plan import make_plan
+    from serve_app.commands.plan_table import draw_plan
+    from serve_app.commands.screen import console
 
-    say_plan(config)
+    draw_plan(console(), *make_plan(config))
 
 
 def _make_models(config: ClusterFile) -> None:
-    from serve_app.commands.models import make_missing
-
     names = [m.source.removeprefix("default:") for m in config.settings.models if m.source.startswith("default:")]
-    make_missing(list(dict.fromkeys(names)), home=config.settings.storage.home)
+    if names:
+        from serve_app.commands.models import make_missing
+
+        make_missing(list(dict.fromkeys(names)), home=config.settings.storage.home)
 
 
 def _serve(config: ClusterFile, cluster: LocalCluster) -> None:

@@ -10,6 +10,7 @@ import hashlib
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 from pydantic import TypeAdapter
 
@@ -21,16 +22,17 @@ from placement.policy import Policy
 from placement.solver import solve
 from serve_app.config.settings import ModelSettings, Settings
 from serve_app.controller.bringup_state import BringupState, Phase
-from serve_app.controller.claims import Weights
+from serve_app.controller.claims import Slot, Weights
 from serve_app.controller.deploy import deploy_engines
 from serve_app.controller.fleet_link import FleetLink
-from serve_app.controller.ledger import Ledger
+from serve_app.controller.ledger import Ledger, Tenure
+from serve_app.controller.measure import measurement_key, measurement_of
 from serve_app.controller.slots import deployments_of, slots_of
 from serve_app.controller.store import Store
 from serve_app.controller.telemetry import ControllerTelemetry
 from serve_app.controller.weights import weights_of
 from serve_app.errors import HeadroomError
-from serve_app.fleet.demands import demand_of
+from serve_app.fleet.demands import demand_of, device_kind
 from serve_app.logs import logger
 
 _RETRY_S = 10.0
@@ -81,6 +83,17 @@ class Bringup:
         wanted = deployments_of(slots, self._settings.models)
         await asyncio.to_thread(deploy_engines, wanted, self._fleet.selector, self._store)
 
+    def record(self, slot: Slot, tenure: Tenure) -> None:
+        """Store what the start of this replica took; the next plan uses it."""
+        plan, weights = self.state.plan, tenure.weights
+        assert plan is not None
+        assert tenure.report is not None
+        model = next(model for model in self._settings.models if model.id == slot.model)
+        placement = next(one for one in plan.placements if one.replica == slot.name)
+        key = measurement_key(model, weights_version=weights.version, device_kind=slot.device_kind)
+        when = datetime.now(UTC).date().isoformat()
+        self._store.save_measurement(key, measurement_of(placement.estimate, tenure.report, when=when))
+
     async def _demands(self) -> tuple[Demand, ...]:
         self._stand(Phase.MODELS)
         demands = []
@@ -94,7 +107,13 @@ class Bringup:
         try:
             weights = await asyncio.to_thread(weights_of, model, self._settings.storage)
             self.state.weights[model.id] = weights
-            return await asyncio.to_thread(demand_of, model, self._settings, weights.path)
+            kind = device_kind(self._settings.fleet.devices)
+            measured = self._store.measurement(
+                measurement_key(model, weights_version=weights.version, device_kind=kind)
+            )
+            return await asyncio.to_thread(
+                demand_of, model, self._settings, weights.path, kind=kind, measured=measured
+            )
         except HeadroomError as error:
             self.state.problems[model.id] = str(error)
             _log.error("model cannot be served", model=model.id, reason=str(error))

@@ -17,6 +17,7 @@ from serve_app.logs import logger
 _HEALTH_PERIOD_S = 2.0
 _HEALTH_TIMEOUT_S = 30.0
 _SHUTDOWN_S = 20.0
+_START_TRIES = 20
 _GONE = (ApplicationStatus.NOT_STARTED, ApplicationStatus.DELETING, ApplicationStatus.DEPLOY_FAILED)
 
 
@@ -51,6 +52,8 @@ def _target(deployment: EngineDeployment, selector: dict[str, str]) -> Any:
         # The share actor holds the device; the replica itself takes no counted resource.
         ray_actor_options={"num_cpus": 0, "label_selector": selector},
         user_config={"devices": list(deployment.devices), "share_bytes": deployment.share_bytes},
+        # A start may fail for a while, for a device that is not free yet; the controller shows why.
+        max_constructor_retry_count=_START_TRIES,
         max_ongoing_requests=spec.max_num_seqs,
         health_check_period_s=_HEALTH_PERIOD_S,
         health_check_timeout_s=_HEALTH_TIMEOUT_S,

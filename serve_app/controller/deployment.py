@@ -21,7 +21,6 @@ from serve_app.controller.bringup_state import Phase
 from serve_app.controller.claims import Claim, Push, ReadyReport, SlotState, Waiting
 from serve_app.controller.fleet_link import FleetLink
 from serve_app.controller.ledger import Ledger, Tenure
-from serve_app.controller.measure import record_measurement
 from serve_app.controller.publish import Publisher
 from serve_app.controller.store import Store
 from serve_app.controller.telemetry import ControllerTelemetry
@@ -87,9 +86,16 @@ class Controller:
         if tenure is None:
             return
         self._store.save_tenure(tenure)
-        record_measurement(self._store, self._settings, self._ledger.slots[slot], tenure)
+        self._bringup.state.problems.pop(self._ledger.slots[slot].model, None)
+        self._bringup.record(self._ledger.slots[slot], tenure)
         self._telemetry.loaded(tenure, self._ledger.slots[slot].model)
         self._publish()
+
+    async def failed(self, slot: str, epoch: int, reason: str) -> None:
+        """The replica could not come up; Serve tries again, and people see why."""
+        if slot in self._ledger.tenures and self._ledger.tenures[slot].epoch == epoch:
+            self._bringup.state.problems[self._ledger.slots[slot].model] = reason
+            self._telemetry.load_failed(self._ledger.slots[slot].model)
 
     async def beat(self, slot: str, epoch: int, shares: list[Any]) -> bool:
         """False: the replica is fenced off and must stop."""

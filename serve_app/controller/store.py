@@ -90,6 +90,10 @@ class Store:
     def save_measurement(self, key: str, measurement: Measurement) -> None:
         self._db.execute("INSERT OR REPLACE INTO measurements VALUES (?, ?)", (key, _MEASUREMENT.dump_json(measurement)))
 
+    def measurement(self, key: str) -> Measurement | None:
+        row = self._db.execute("SELECT measurement FROM measurements WHERE key = ?", (key,)).fetchone()
+        return _MEASUREMENT.validate_json(row[0]) if row else None
+
     def close(self) -> None:
         self._db.close()
 

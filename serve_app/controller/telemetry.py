@@ -47,6 +47,9 @@ class ControllerTelemetry:
         assert tenure.report is not None
         self._recorder.histogram(names.MODEL_LOAD, model, "success").observe(tenure.report.load_s)
 
+    def load_failed(self, model: str) -> None:
+        self._recorder.histogram(names.MODEL_LOAD, model, "error").observe(0.0)
+
     def planned(self, plan: Plan, duration_s: float) -> None:
         self._recorder.counter(names.PLANS, "refused" if plan.refusals else "placed").inc()
         self._recorder.histogram(names.PLAN_SECONDS).observe(duration_s)

@@ -89,7 +89,8 @@ def _model_health(model: ModelSettings, state: BringupState, ledger: Ledger) -> 
     if num_ready:
         status, reason = "ready", ""
     elif model.id in state.problems:
-        status, reason = "refused", state.problems[model.id]
+        planned = any(slot.model == model.id for slot in ledger.slots.values())
+        status, reason = "failing" if planned else "refused", state.problems[model.id]
     else:
         waits_for = states[0].value if states else ("a replica" if state.phase is Phase.SERVING else state.phase.value)
         status, reason = "starting", waits_for

@@ -43,15 +43,25 @@ class EngineReplica:
         self._replica = serve.get_replica_context().replica_id.unique_id
         self._controller = serve.get_deployment_handle("controller", "headroom")
         self._closing = False
+        self._shares: list[Any] = []
         self._claim = await self._claimed()
+        self._tasks = [asyncio.create_task(self._beat())]
+        try:
+            await self._come_up()
+        except Exception as error:
+            _log.error("engine did not come up", **self._facts(), error=repr(error))
+            await self._controller.failed.remote(self._claim.slot.name, self._claim.epoch, str(error))
+            raise
+
+    async def _come_up(self) -> None:
         self._shares = await self._held_shares()
         self._engine = await self._imported_engine()
         await self._turn()
         self._app = EngineServer(self._engine, secret=self._claim.internal_secret)
         self._server, report = await self._started()
         await self._controller.ready.remote(self._claim.slot.name, self._claim.epoch, report)
-        self._tasks = [asyncio.create_task(self._beat()), asyncio.create_task(self._watch())]
-        _log.info("engine ready", **self._facts(), **{"url": report.url, "load_s": round(report.load_s, 1)})
+        self._tasks.append(asyncio.create_task(self._watch()))
+        _log.info("engine ready", **self._facts(), url=report.url, load_s=round(report.load_s, 1))
 
     def reconfigure(self, config: dict[str, Any]) -> None:
         """Serve asks for this method where a deployment has a `user_config`; ours only shows devices and bytes."""
@@ -148,8 +158,9 @@ class EngineReplica:
 
     async def _die(self) -> None:
         """End the process so that Serve starts a new replica now, not after three failed checks."""
-        self._app.closed = True
-        await asyncio.sleep(_LAST_ANSWERS_S)
+        if hasattr(self, "_app"):
+            self._app.closed = True
+            await asyncio.sleep(_LAST_ANSWERS_S)
         os._exit(1)
 
     def _launch(self) -> EngineLaunch:

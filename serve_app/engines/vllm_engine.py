@@ -47,6 +47,7 @@ def engine_arguments(launch: EngineLaunch) -> list[str]:
         "--tensor-parallel-size": str(launch.tensor_parallel),
         "--gpu-memory-utilization": "0.01",
         "--load-format": "safetensors",
+        "--worker-extension-cls": "serve_app.engines.worker_extension.WorkerExtension",
         **launch.trace_arguments,
     }
     flags = ["--disable-log-stats"]
@@ -66,6 +67,8 @@ class VllmEngine:
     async def start(self) -> None:
         args = make_arg_parser(FlexibleArgumentParser()).parse_args(engine_arguments(self._launch))
         self._llm = await asyncio.to_thread(AsyncLLM.from_engine_args, AsyncEngineArgs.from_cli_args(args))
+        if self._launch.device_kind is not DeviceKind.CUDA:
+            await self._llm.collective_rpc("commit_kv_cache")
         tasks = await self._llm.get_supported_tasks()
         await init_app_state(self._llm, self._state, args, tasks)
 

@@ -68,6 +68,8 @@ def environment(cluster: LocalCluster) -> dict[str, str]:
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "2",
         # Engines and gateways talk to each other over this address.
         ADDRESS_VARIABLE: cluster.address,
+        # The default of the optimised setting holds a thousand log lines back.
+        "RAY_SERVE_REQUEST_PATH_LOG_BUFFER_SIZE": "1",
         # A killed replica takes its engine core with it.
         "RAY_process_group_cleanup_enabled": "1",
         **cluster.tracing,

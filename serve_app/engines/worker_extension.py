@@ -1,0 +1,31 @@
+"""What we add to vLLM's worker: make host memory that was promised really there.
+
+Loaded by name inside the engine core (`--worker-extension-cls`); must not import anything heavy itself.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+class WorkerExtension:
+    """Mixed into vLLM's worker class. Source: vLLM 0.32 `v1/worker/worker_base.py`."""
+
+    model_runner: Any
+
+    def commit_kv_cache(self) -> int:
+        """Touch every page of the KV cache, and return its bytes.
+
+        The kernel gives zeroed pages only when they are first written: without this, an engine on host memory
+        would go on growing to its plan while others see the room as free.
+        """
+        tensors = {tensor.data_ptr(): tensor for tensor in _tensors(self.model_runner.kv_caches)}
+        for tensor in tensors.values():
+            tensor.fill_(0)
+        return sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
+
+
+def _tensors(caches: Any) -> list[Any]:
+    if isinstance(caches, list | tuple):
+        return [tensor for cache in caches for tensor in _tensors(cache)]
+    return [caches]
