@@ -9,7 +9,8 @@
     ├── DeviceUnreadable         7   the device kind that was asked for cannot be read
     ├── BadAnswer                8   something answered, but not as Headroom does
     ├── FleetUnready             9   Ray cannot give what the plan needs: a group, a warden, a share
-    └── EngineStartFailed       10   an engine did not come up, or not where it was planned
+    ├── EngineStartFailed       10   an engine did not come up, or not where it was planned
+    └── ModelNotMade            11   a default model is unknown, or could not be trained or stored
 
 Each says three things: what happened, what was expected, what to do. A bug is an assert and not in this
 tree; a refusal of the solver is a value (`placement.plan.Refusal`) and not in this tree either.
@@ -69,3 +70,7 @@ class FleetUnready(HeadroomError):
 
 class EngineStartFailed(HeadroomError):
     exit_code = 10
+
+
+class ModelNotMade(HeadroomError):
+    exit_code = 11

@@ -1,0 +1,149 @@
+"""Trains one Llama-type model from nothing on our tasks: a plain loop, seeded, on the CPU.
+
+Same recipe, machine and thread count: same weights, bit for bit. Writes no files and knows no paths.
+Imports torch and transformers: keep it out of the import of commands.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import islice
+from typing import TYPE_CHECKING, Final
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from serve_app.training.muon import MuonWithAdamW
+from serve_app.training.recipe import Recipe
+from serve_app.training.rows import IGNORED, Row, rows
+from serve_app.training.tokenizer import BEGIN, END, MAX_POSITIONS, PAD, special_ids
+
+if TYPE_CHECKING:
+    from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
+
+STEPS_PER_REPORT: Final = 10
+"""The loss is reported as the mean of this many steps."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """`loss` is the mean cross entropy per answer token since the report before, in nats."""
+
+    step: int
+    loss: float
+    learning_rate: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trained:
+    model: LlamaForCausalLM
+    reports: tuple[Report, ...]
+
+
+def train(recipe: Recipe, tokenizer: PreTrainedTokenizerFast, *, on_report: Callable[[Report], None]) -> Trained:
+    """Runs all steps of `recipe`; `on_report` is called every `STEPS_PER_REPORT` steps and after the last."""
+    with _repeatable(recipe):
+        model = new_model(recipe, tokenizer).train()
+        fast = recipe.bfloat16 and computes_bfloat16()
+        optimizer = MuonWithAdamW(
+            model.named_parameters(),
+            weight_decay=recipe.weight_decay,
+            dtype=torch.bfloat16 if fast else torch.float32,
+        )
+        source = rows(tokenizer, seed=recipe.seed, num_tokens=recipe.row_tokens)
+        reports: list[Report] = []
+        losses: list[float] = []
+        for step in range(1, recipe.num_steps + 1):
+            rate = learning_rate(recipe, step)
+            with torch.autocast("cpu", dtype=torch.bfloat16, enabled=fast):
+                loss = _loss(model, list(islice(source, recipe.rows_per_step)))
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.largest_gradient)
+            optimizer.step(learning_rate=rate)
+            losses.append(loss.item())
+            if step % STEPS_PER_REPORT == 0 or step == recipe.num_steps:
+                reports.append(Report(step=step, loss=sum(losses) / len(losses), learning_rate=rate))
+                losses.clear()
+                on_report(reports[-1])
+        return Trained(model=model.eval(), reports=tuple(reports))
+
+
+def new_model(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
+    """An untrained model; its weights follow from torch's random state."""
+    from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM
+
+    ids = special_ids(tokenizer)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=recipe.hidden_size,
+        intermediate_size=recipe.intermediate_size,
+        num_hidden_layers=recipe.num_layers,
+        num_attention_heads=recipe.num_heads,
+        num_key_value_heads=recipe.num_heads,
+        head_dim=recipe.head_dim,
+        max_position_embeddings=MAX_POSITIONS,
+        rope_parameters={"rope_type": "default", "rope_theta": recipe.rope_theta},
+        tie_word_embeddings=True,
+        use_cache=True,
+        bos_token_id=ids[BEGIN],
+        eos_token_id=ids[END],
+        pad_token_id=ids[PAD],
+        dtype="float32",
+    )
+    model = LlamaForCausalLM(config)
+    model.generation_config = GenerationConfig(
+        bos_token_id=ids[BEGIN], eos_token_id=ids[END], pad_token_id=ids[PAD], do_sample=False
+    )
+    return model
+
+
+def learning_rate(recipe: Recipe, step: int) -> float:
+    """The rate of step 1, 2, …: a straight rise, then a cosine down to `last_rate` of the peak."""
+    rise = recipe.warm_up * recipe.num_steps
+    if step <= rise:
+        return recipe.learning_rate * step / rise
+    done = (step - rise) / max(1.0, recipe.num_steps - rise)
+    return recipe.learning_rate * (recipe.last_rate + (1 - recipe.last_rate) * 0.5 * (1 + math.cos(math.pi * done)))
+
+
+def computes_bfloat16() -> bool:
+    """Whether this machine multiplies bfloat16 natively; elsewhere that is slower than float32."""
+    return bool(torch.cpu._is_avx512_bf16_supported())
+
+
+def _loss(model: LlamaForCausalLM, batch: Sequence[Row]) -> Tensor:
+    """Cross entropy over the answers' tokens only; the output layer runs on those alone."""
+    ids = torch.tensor([row.ids for row in batch])
+    labels = torch.tensor([row.labels for row in batch])[:, 1:]
+    hidden = model.model(input_ids=ids, attention_mask=_may_see(batch), use_cache=False).last_hidden_state[:, :-1]
+    learned = labels != IGNORED
+    return functional.cross_entropy(model.lm_head(hidden[learned]).float(), labels[learned])
+
+
+def _may_see(batch: Sequence[Row]) -> Tensor:
+    """True where a token may look: at itself and backwards, inside its own conversation.
+
+    Shape: (rows, 1, tokens, tokens).
+    """
+    segments = torch.tensor([row.segments for row in batch])
+    same = segments[:, :, None] == segments[:, None, :]
+    return torch.tril(same)[:, None]
+
+
+@contextmanager
+def _repeatable(recipe: Recipe) -> Iterator[None]:
+    """Fixes seed, threads and algorithms inside, and puts back what was set before."""
+    threads, strict = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    torch.set_num_threads(recipe.num_threads)
+    torch.use_deterministic_algorithms(True)
+    try:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(recipe.seed)
+            yield
+    finally:
+        torch.use_deterministic_algorithms(strict)
+        torch.set_num_threads(threads)
