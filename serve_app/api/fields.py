@@ -193,6 +193,11 @@ COMPLETION_FIELDS: Final[Mapping[str, Check]] = {
     "logprobs": integer(0, MAX_LOGPROBS),
 }
 
+NUMBER_FIELDS: Final[frozenset[str]] = frozenset(
+    {"frequency_penalty", "presence_penalty", "repetition_penalty", "temperature", "top_p", "min_p"}
+)
+"""Fields whose value is a real number, however it is written."""
+
 IGNORED_FIELDS: Final[frozenset[str]] = frozenset(
     {"user", "metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key"}
 )

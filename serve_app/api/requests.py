@@ -17,6 +17,7 @@ from serve_app.api.fields import (
     COMPLETION_FIELDS,
     IGNORED_FIELDS,
     MAX_PROMPTS,
+    NUMBER_FIELDS,
     REFUSED_FIELDS,
     Check,
 )
@@ -109,7 +110,18 @@ def _num_choices(fields: Mapping[str, Any]) -> int:
     return num_choices * (len(prompt) if is_batch and prompt else 1)
 
 
+def _normalise(fields: dict[str, Any]) -> None:
+    """Write alike what means the same, so that it has one name in the cache: 0 and 0.0, one choice said or unsaid."""
+    for name in NUMBER_FIELDS & fields.keys():
+        fields[name] = float(fields[name]) + 0.0  # makes -0.0 zero too
+    if fields.get("n") == 1:
+        del fields["n"]
+    if fields.get("stream") is False:
+        del fields["stream"]
+
+
 def _request(endpoint: Endpoint, fields: dict[str, Any]) -> InferenceRequest:
+    _normalise(fields)
     return InferenceRequest(
         endpoint=endpoint,
         model=fields.get("model"),

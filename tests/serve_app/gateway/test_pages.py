@@ -1,0 +1,131 @@
+"""The routes beside inference: lists, health, information, metrics, and what is said to wrong methods and paths."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.serve_app.gateway.builders import chat, settings
+from tests.serve_app.gateway.serving import stage
+
+GETS = ["/v1/models", "/v1/models/fast", "/health", "/models/info", "/admin/fleet", "/admin/cache/stats", "/metrics"]
+
+
+class TestEveryRoute:
+    @pytest.mark.parametrize("path", GETS)
+    async def test_answers_with_a_trace_id(self, path: str) -> None:
+        async with stage("mini") as on:
+            answer = await on.http.get(path)
+            assert answer.status_code == 200
+            assert len(answer.headers["x-trace-id"]) == 32
+
+    @pytest.mark.parametrize("path", GETS)
+    async def test_refuses_other_methods_naming_the_right_one(self, path: str) -> None:
+        async with stage("mini") as on:
+            answer = await on.http.post(path, json={})
+            assert (answer.status_code, answer.headers["allow"]) == (405, "GET")
+
+    @pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/completions"])
+    @pytest.mark.parametrize("method", ["GET", "PUT", "DELETE"])
+    async def test_of_inference_takes_post_only(self, path: str, method: str) -> None:
+        async with stage("mini") as on:
+            answer = await on.http.request(method, path)
+            assert (answer.status_code, answer.headers["allow"]) == (405, "POST")
+            assert answer.json()["error"]["code"] == "method_not_allowed"
+
+    @pytest.mark.parametrize("path", ["/", "/v1", "/v1/models/", "/v1/chat/completions/", "/docs", "/../etc/passwd"])
+    async def test_that_does_not_exist_is_404_in_json(self, path: str) -> None:
+        async with stage("mini") as on:
+            answer = await on.http.get(path)
+            assert (answer.status_code, answer.json()["error"]["code"]) == (404, "unknown_path")
+
+    async def test_is_counted_under_its_template_never_its_path(self) -> None:
+        async with stage("mini") as on:
+            for path in ("/v1/models/fast", "/v1/models/x1", "/v1/models/x2", "/nowhere/1", "/nowhere/2"):
+                await on.http.get(path)
+            assert on.counted("headroom_http_requests_total", "/v1/models/{id}", "GET", "404") == 2
+            assert on.counted("headroom_http_requests_total", "other", "GET", "404") == 2
+
+
+class TestTheModelList:
+    async def test_tells_models_from_modes_and_what_each_does(self) -> None:
+        async with stage("mini") as on:
+            listed = {item["id"]: item for item in (await on.http.get("/v1/models")).json()["data"]}
+            assert listed["mini"]["ready"]
+            assert not listed["small"]["ready"]
+            assert listed["mini"]["checkpoint_step"] == 400
+            assert (listed["creative"]["kind"], listed["creative"]["cache_ttl_s"]) == ("mode", 1800.0)
+            assert listed["fast"]["candidates"] == ["mini", "small", "base"]
+
+
+class TestHealth:
+    async def test_is_ok_when_every_model_answers(self) -> None:
+        async with stage("mini", "small", "base") as on:
+            answer = await on.http.get("/health")
+            assert (answer.status_code, answer.json()["status"]) == (200, "ok")
+
+    async def test_is_degraded_but_200_while_one_model_answers_and_says_why_others_do_not(self) -> None:
+        async with stage("mini") as on:
+            told = {"small": {"status": "refused", "reason": "No room for 'small'."}}
+            on.control.health_page["models"] = told
+            answer = await on.http.get("/health")
+            page = answer.json()
+            assert (answer.status_code, page["status"]) == (200, "degraded")
+            assert page["models"]["mini"]["status"] == "ready"
+            assert page["models"]["small"]["reason"] == "No room for 'small'."
+            assert page["models"]["base"]["status"] == "starting"
+
+    async def test_is_503_while_no_model_answers(self) -> None:
+        async with stage() as on:
+            answer = await on.http.get("/health")
+            assert (answer.status_code, answer.json()["status"]) == (503, "starting")
+
+    async def test_goes_by_the_gateways_own_table_when_the_controller_is_away(self) -> None:
+        async with stage("mini", "small", "base") as on:
+            on.control.away = True
+            answer = await on.http.get("/health")
+            page = answer.json()
+            assert (answer.status_code, page["status"], page["controller"]) == (200, "degraded", "unreachable")
+            assert (await on.chat(chat())).status_code == 200
+
+
+class TestPagesOfTheController:
+    @pytest.mark.parametrize("path", ["/models/info", "/admin/fleet", "/metrics"])
+    async def test_are_503_with_its_origin_while_it_is_away(self, path: str) -> None:
+        async with stage("mini") as on:
+            on.control.away = True
+            answer = await on.http.get(path)
+            assert (answer.status_code, answer.headers["retry-after"]) == (503, "2")
+            assert answer.json()["error"]["origin"] == "controller"
+
+    async def test_pass_metrics_on_in_prometheus_text(self) -> None:
+        async with stage("mini") as on:
+            answer = await on.http.get("/metrics")
+            assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
+            assert answer.text == "# HELP x y\n"
+
+
+class TestCacheStats:
+    async def test_name_every_mode_with_its_time_to_live(self) -> None:
+        async with stage("mini", of=settings(ttl_s={"fast": 42.0})) as on:
+            page = (await on.http.get("/admin/cache/stats")).json()
+            assert {mode: row["ttl_s"] for mode, row in page["modes"].items()} == {
+                "fast": 42.0,
+                "balanced": 600.0,
+                "creative": 1800.0,
+                "none": 0.0,
+            }
+            assert page["modes"]["fast"]["hit_rate"] is None
+
+
+class TestWhatIsCounted:
+    async def test_tokens_outcomes_and_runs_in_flight(self) -> None:
+        async with stage("mini") as on:
+            await on.chat(chat("fast"))
+            await on.chat(chat("fast", stream=True))
+            await on.chat(chat("gpt-9"))
+            assert on.counted("headroom_tokens_total", "mini", "output") == 18
+            assert on.counted("headroom_inference_requests_total", "fast", "mini", "success") == 2
+            assert on.counted("headroom_inference_requests_total", "none", "none", "rejected") == 1
+            (delta,) = on.recorder.drain()
+            assert delta.gauges["headroom_requests_in_flight", ("mini",)] == 0
+            assert sum(delta.histograms["headroom_time_to_first_token_seconds", ("mini",)].counts) == 1
