@@ -30,7 +30,7 @@ FULL = 1000
 TANGENT_STEP = 50
 MAX_ORDER_WEIGHT = 10**9
 DETERMINISTIC_PER_SECOND = 0.5
-"""Units of CP-SAT's deterministic time in a second of `Policy.time_limit_s`; one unit took 1 to 3 s on a busy core."""
+"""Units of CP-SAT's deterministic time in a second of `Policy.time_limit_s`; one unit took at most 1.5 s of CPU."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,7 @@ def solve_exact(problem: Problem, start: Answer) -> Answer | None:
     model = _Model(problem)
     search = _Search(model, problem, start)
     gap = 0.0
-    for stage in model.stages():
+    for stage in model.stages:
         stage_gap = search.run(stage)
         if stage.name == "served" and stage_gap != 0.0:
             return None
@@ -66,7 +66,7 @@ def solve_exact(problem: Problem, start: Answer) -> Answer | None:
 
 
 class _Model:
-    """The variables and constraints; reading `stages` adds the variables that goals need."""
+    """All variables and constraints, and the goals over them; a search only adds what it has reached."""
 
     def __init__(self, problem: Problem) -> None:
         self.problem = problem
@@ -81,8 +81,9 @@ class _Model:
         self.on_device = [self._on_device(index) for index in range(len(problem.demands))]
         self.used = [self._used(index) for index in range(len(problem.demands))]
         self.peaks = [self._peak(number) for number in range(len(problem.devices))]
+        self.stages = self._stages()
 
-    def stages(self) -> list[Stage]:
+    def _stages(self) -> list[Stage]:
         stages = [*self._served(), self._moves(), self._together(), self._set_costs()]
         if self.problem.policy.goal is Goal.PACK:
             stages.append(self._open_devices())
@@ -226,6 +227,7 @@ class _Search:
         solver = self._solver()
         status = solver.solve(cp)
         self._time_left -= solver.deterministic_time
+        assert status not in (cp_model.INFEASIBLE, cp_model.MODEL_INVALID), "the solution in hand fits this model"
         if status not in (cp_model.OPTIMAL, cp_model.FEASIBLE):
             return None
         self._solution = solver

@@ -54,8 +54,9 @@ class Placement:
 class Refusal:
     """Why `num_replicas` of a model were not placed: facts, from which `message` is made.
 
-    `causes` counts devices by cause. `best_device` is the usable device with the most room left
-    above its headroom (`best_room_bytes`), or None when there is none.
+    `causes` counts devices by cause. `needed_bytes` is the replica's peak on each device. `best_device` is the
+    usable device without room for it that comes nearest, with `best_room_bytes` above its headroom; None when no
+    device is usable.
     """
 
     model: str
@@ -73,7 +74,8 @@ class Refusal:
 class Plan:
     """Immutable; `inventory_version` names the snapshot it was made from.
 
-    `gap` is the proven distance to the optimum as a fraction (0.0 = proven optimal), None when not proven.
+    `gap` is the proven distance to the optimum as a fraction of the first goal that is not proven best (0.0: all
+    are), None when nothing is proven.
     """
 
     inventory_version: int

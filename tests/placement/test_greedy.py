@@ -108,3 +108,11 @@ def test_the_property_finds_a_heuristic_that_ignores_health() -> None:
     blind = replace(pose(inventory, demands, Policy()), usable=((0,),))
     plan = assemble(blind, solve_greedy(blind), inventory, ())
     assert verify(plan, inventory, demands, Policy()) != ()
+
+
+class TestRepeatability:
+    def test_a_hundred_answers_to_one_question_are_one_answer(self) -> None:
+        inventory = fleet("n: 2x24GiB")
+        demands = [demand(f"m{i}", gib=2 + i, priority=i) for i in range(3)]
+        plans = {solve(inventory, demands, Policy()) for _ in range(100)}
+        assert [(plan.solver, plan.gap) for plan in plans] == [("cp-sat", 0.0)]

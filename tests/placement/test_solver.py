@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import product
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from placement.check import ViolationKind, verify
+from placement.codec import demands_to_json, inventory_to_json, plan_to_json
 from placement.demand import Demand
 from placement.errors import InvalidProblem
 from placement.inventory import DeviceHealth, Inventory
@@ -303,3 +307,33 @@ def _kept(before: Plan, after: Plan) -> int:
 
 def _one_each(demands: tuple[Demand, ...]) -> tuple[Demand, ...]:
     return tuple(replace(demand, num_replicas=min(demand.num_replicas, 1)) for demand in demands)
+
+
+class TestDeterminism:
+    def test_another_process_with_another_hash_seed_gives_the_same_plan(self) -> None:
+        plans = {_plan_of_another_process(hash_seed=seed) for seed in ("1", "2")}
+        assert plans == {plan_to_json(solve(*_CROWDED))}
+
+
+_CROWDED: Question = (
+    fleet("a: 2x24GiB", "b: 2x40GiB"),
+    tuple(demand(f"m{i}", gib=3.3 + 2 * i, kv_gib=0.5, priority=i % 3, replicas=2) for i in range(5)),
+    Policy(),
+)
+_ASK = """
+import sys
+from placement.codec import demands_from_json, inventory_from_json, plan_to_json
+from placement.policy import Policy
+from placement.solver import solve
+inventory, demands = sys.stdin.read().splitlines()
+sys.stdout.write(plan_to_json(solve(inventory_from_json(inventory), demands_from_json(demands), Policy())))
+"""
+
+
+def _plan_of_another_process(*, hash_seed: str) -> str:
+    question = f"{inventory_to_json(_CROWDED[0])}\n{demands_to_json(_CROWDED[1])}"
+    environment = {"PYTHONHASHSEED": hash_seed, "PYTHONPATH": str(Path(__file__).parents[2])}
+    asked = subprocess.run(
+        [sys.executable, "-c", _ASK], input=question, env=environment, capture_output=True, text=True, check=True
+    )
+    return asked.stdout
