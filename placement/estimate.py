@@ -55,8 +55,8 @@ NULL_BLOCKS = 1
 SAMPLER_BYTES_PER_LOGIT = 39
 """9.75 float32 per sequence and vocabulary entry: logits as computed (2 bytes) and as float32 (4), a copy of them
 (4), sorted values (4) and their int64 positions (8), probabilities (4), their sums (4), a mask (1), the scattered
-result and the noise (4 + 4). Source: vLLM 0.32 `v1/sample/`; seven of eight published H100 start-up logs agree
-within 3 %, and the CPU build samples with the same tensors."""
+result and the noise (4 + 4). Source: vLLM 0.32 `v1/sample/`; the H100 start-up logs of three models agree
+within 3 % (tests), and the CPU build samples with the same tensors."""
 CUDA_BATCHED_TOKENS = 8192
 HOST_BATCHED_TOKENS = 2048
 """Source: vLLM 0.32 `engine/arg_utils.py`, defaults of the OpenAI server for max_num_batched_tokens."""
