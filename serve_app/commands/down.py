@@ -42,4 +42,6 @@ def command(home: Path | None) -> None:
         process.kill()
     psutil.wait_procs(remaining, timeout=_KILL_S)
     drop_record(home)
-    click.echo(f"Stopped {record.address}." + (f" {len(remaining)} left-over processes were killed." if remaining else ""))
+    click.echo(
+        f"Stopped {record.address}." + (f" {len(remaining)} left-over processes were killed." if remaining else "")
+    )

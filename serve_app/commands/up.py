@@ -40,14 +40,12 @@ def command(file: Path, ray_port: int, dashboard_port: int, memory: str | None) 
     check_sources(config)
     cluster = _local_cluster(config, ray_port=ray_port, dashboard_port=dashboard_port, memory=memory)
     _require_ports(config, cluster)
-    _say_plan(config)
+    _say_plan(config, cluster)
     _make_models(config)
     _serve(config, cluster)
 
 
-def _local_cluster(
-    config: ClusterFile, *, ray_port: int, dashboard_port: int, memory: str | None
-) -> LocalCluster:
+def _local_cluster(config: ClusterFile, *, ray_port: int, dashboard_port: int, memory: str | None) -> LocalCluster:
     from serve_app.config.sizes import size_bytes
     from serve_app.fleet.host_memory import read_host_memory
     from serve_app.ops.local_cluster import LocalCluster, Ports
@@ -112,13 +110,11 @@ def _require_ports(config: ClusterFile, cluster: LocalCluster) -> None:
     )
 
 
-def _say_plan(config: ClusterFile) -> None:
-    """The plan as it would be made now; refusals do not stop the others from being served."""
-    from serve_app.commands.plan import make_plan
-    from serve_app.commands.plan_table import draw_plan
-    from serve_app.commands.screen import console
+def _say_plan(config: ClusterFile, cluster: LocalCluster) -> None:
+    """The plan as it would be made now; a refusal does not stop the others from being served."""
+    from serve_app.commands.plan import say_plan
 
-    draw_plan(console(), *make_plan(config))
+    say_plan(config, host_total_bytes=cluster.memory_bytes)
 
 
 def _make_models(config: ClusterFile) -> None:
@@ -140,12 +136,12 @@ def _serve(config: ClusterFile, cluster: LocalCluster) -> None:
     url = f"http://{config.host}:{config.port}"
     click.echo(as_typed(ray_start_command(cluster), environment(cluster)))
     click.echo(as_typed(serve_run_command(cluster), {}))
-    click.echo(f"# logs: {cluster.run_dir}/ray.log, {cluster.run_dir}/serve.log, {cluster.temp_dir}/session_latest/logs")
+    click.echo(
+        f"# logs: {cluster.run_dir}/ray.log, {cluster.run_dir}/serve.log, {cluster.temp_dir}/session_latest/logs"
+    )
     began_s, custody, running = time.monotonic(), Custody(), None
     started_s = psutil.Process().create_time()
-    write_record(
-        cluster.home, RunRecord(run_id=cluster.run_id, pid=os.getpid(), started_s=started_s, address=url)
-    )
+    write_record(cluster.home, RunRecord(run_id=cluster.run_id, pid=os.getpid(), started_s=started_s, address=url))
     with launch.stop_signals():
         try:
             running = launch.start(cluster, custody)
@@ -155,7 +151,9 @@ def _serve(config: ClusterFile, cluster: LocalCluster) -> None:
         finally:
             num_killed = launch.stop(cluster, running, custody)
             drop_record(cluster.home)
-            click.echo(f"Stopped; nothing left running{f' ({num_killed} processes had to be killed)' * bool(num_killed)}.")
+            click.echo(
+                f"Stopped; nothing left running{f' ({num_killed} processes had to be killed)' * bool(num_killed)}."
+            )
 
 
 class _Narrator:
@@ -169,7 +167,10 @@ class _Narrator:
         self._invited = False
 
     def __call__(self, health: Mapping[str, Any]) -> None:
-        for model, one in {"controller": {"status": health["controller"], "reason": health["reason"]}, **health["models"]}.items():
+        for model, one in {
+            "controller": {"status": health["controller"], "reason": health["reason"]},
+            **health["models"],
+        }.items():
             line = f"{model}: {one['status']}" + (f" ({one['reason']})" if one["reason"] else "")
             if self._said.get(model) != line:
                 self._said[model] = line

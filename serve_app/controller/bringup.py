@@ -16,7 +16,7 @@ from pydantic import TypeAdapter
 
 from placement.check import verify
 from placement.demand import Demand
-from placement.inventory import Inventory
+from placement.inventory import DeviceKind, Inventory
 from placement.plan import Plan
 from placement.policy import Policy
 from placement.solver import solve
@@ -26,13 +26,13 @@ from serve_app.controller.claims import Slot, Weights
 from serve_app.controller.deploy import deploy_engines
 from serve_app.controller.fleet_link import FleetLink
 from serve_app.controller.ledger import Ledger, Tenure
-from serve_app.controller.measure import measurement_key, measurement_of
+from serve_app.controller.measure import measurement_key, measurement_of, shape_digest
 from serve_app.controller.slots import deployments_of, slots_of
 from serve_app.controller.store import Store
 from serve_app.controller.telemetry import ControllerTelemetry
 from serve_app.controller.weights import weights_of
 from serve_app.errors import HeadroomError
-from serve_app.fleet.demands import demand_of, device_kind
+from serve_app.fleet.demands import demand_of
 from serve_app.logs import logger
 
 _RETRY_S = 10.0
@@ -70,8 +70,11 @@ class Bringup:
                 await asyncio.sleep(_RETRY_S)
 
     async def _run_once(self, ledger: Ledger) -> None:
-        demands = await self._demands()
-        inventory, plan = await self._planned(demands)
+        await self._find_weights()
+        stored = self._stored()
+        if stored is None:
+            stored = await self._newly_planned()
+        inventory, plan = stored.inventory, stored.plan
         self.state.inventory, self.state.plan = inventory, plan
         self.state.problems |= {refusal.model: refusal.message for refusal in plan.refusals}
         if await self._fleet.prepare(inventory):
@@ -90,47 +93,54 @@ class Bringup:
         assert tenure.report is not None
         model = next(model for model in self._settings.models if model.id == slot.model)
         placement = next(one for one in plan.placements if one.replica == slot.name)
-        key = measurement_key(model, weights_version=weights.version, device_kind=slot.device_kind)
+        key = measurement_key(model, shape_digest(weights.path), slot.device_kind)
         when = datetime.now(UTC).date().isoformat()
         self._store.save_measurement(key, measurement_of(placement.estimate, tenure.report, when=when))
 
-    async def _demands(self) -> tuple[Demand, ...]:
+    async def _find_weights(self) -> None:
+        """One checkpoint per model; a model without one is a problem of its own and does not stop the others."""
         self._stand(Phase.MODELS)
-        demands = []
         for model in self._settings.models:
-            demand = await self._demand(model)
-            if demand is not None:
-                demands.append(demand)
-        return tuple(demands)
+            try:
+                self.state.weights[model.id] = await asyncio.to_thread(weights_of, model, self._settings.storage)
+            except HeadroomError as error:
+                self._refuse(model, error)
 
-    async def _demand(self, model: ModelSettings) -> Demand | None:
-        try:
-            weights = await asyncio.to_thread(weights_of, model, self._settings.storage)
-            self.state.weights[model.id] = weights
-            kind = device_kind(self._settings.fleet.devices)
-            measured = self._store.measurement(
-                measurement_key(model, weights_version=weights.version, device_kind=kind)
-            )
-            return await asyncio.to_thread(
-                demand_of, model, self._settings, weights.path, kind=kind, measured=measured
-            )
-        except HeadroomError as error:
-            self.state.problems[model.id] = str(error)
-            _log.error("model cannot be served", model=model.id, reason=str(error))
-            return None
-
-    async def _planned(self, demands: tuple[Demand, ...]) -> tuple[Inventory, Plan]:
-        key = _plan_key(self._settings, self.state.weights)
+    def _stored(self) -> StoredPlan | None:
+        """The plan of an earlier controller, when it was made for the same settings and weights."""
         blob = self._store.last_plan()
-        if blob is not None and (stored := _STORED.validate_json(blob)).key == key:
-            return stored.inventory, stored.plan
+        stored = _STORED.validate_json(blob) if blob is not None else None
+        return stored if stored and stored.key == _plan_key(self._settings, self.state.weights) else None
+
+    async def _newly_planned(self) -> StoredPlan:
         self._stand(Phase.FLEET)
         version = self._store.next_plan_version()
         inventory = await self._fleet.inventory(choice=self._settings.fleet.devices, version=version)
         self._stand(Phase.PLAN)
+        demands = await asyncio.to_thread(self._demands, inventory.devices[0].kind)
         plan = self._solved(inventory, demands)
-        self._store.save_plan(version, _STORED.dump_json(StoredPlan(key=key, inventory=inventory, plan=plan)))
-        return inventory, plan
+        key = _plan_key(self._settings, self.state.weights)
+        stored = StoredPlan(key=key, inventory=inventory, plan=plan)
+        self._store.save_plan(version, _STORED.dump_json(stored))
+        return stored
+
+    def _demands(self, kind: DeviceKind) -> tuple[Demand, ...]:
+        """Estimates by the device kind of the fleet, corrected by what an earlier start measured."""
+        demands = []
+        for model in self._settings.models:
+            weights = self.state.weights.get(model.id)
+            if weights is None:
+                continue
+            measured = self._store.measurement(measurement_key(model, shape_digest(weights.path), kind))
+            try:
+                demands.append(demand_of(model, self._settings, weights.path, kind=kind, measured=measured))
+            except HeadroomError as error:
+                self._refuse(model, error)
+        return tuple(demands)
+
+    def _refuse(self, model: ModelSettings, error: HeadroomError) -> None:
+        self.state.problems[model.id] = str(error)
+        _log.error("model cannot be served", model=model.id, reason=str(error))
 
     def _solved(self, inventory: Inventory, demands: tuple[Demand, ...]) -> Plan:
         policy = Policy(headroom=self._settings.fleet.headroom)

@@ -21,9 +21,7 @@ _START_TRIES = 20
 _GONE = (ApplicationStatus.NOT_STARTED, ApplicationStatus.DELETING, ApplicationStatus.DEPLOY_FAILED)
 
 
-def deploy_engines(
-    wanted: Sequence[EngineDeployment], selector: Callable[[str], dict[str, str]], store: Store
-) -> None:
+def deploy_engines(wanted: Sequence[EngineDeployment], selector: Callable[[str], dict[str, str]], store: Store) -> None:
     """Deploy what is new or has changed, delete engine applications that the plan no longer has. Blocks."""
     existing = serve.status().applications
     changed = []
@@ -35,9 +33,7 @@ def deploy_engines(
             changed.append(_target(deployment, selector(deployment.node)))
     if changed:
         _log.info("deploying", applications=[target.name for target in changed])
-        serve.run_many(
-            changed, wait_for_ingress_deployment_creation=False, wait_for_applications_running=False
-        )
+        serve.run_many(changed, wait_for_ingress_deployment_creation=False, wait_for_applications_running=False)
     names = {deployment.spec.deployment for deployment in wanted}
     for name in existing:
         if "@" in name and name not in names:

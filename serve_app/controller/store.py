@@ -47,15 +47,14 @@ class Store:
         """First of `count` epochs that no controller before this one can have given out."""
         self._db.execute("INSERT OR IGNORE INTO meta VALUES ('next_epoch', '1')")
         row = self._db.execute(
-            "UPDATE meta SET value = CAST(value AS INTEGER) + ? WHERE key='next_epoch' RETURNING CAST(value AS INTEGER)",
+            "UPDATE meta SET value = CAST(value AS INTEGER) + ? WHERE key='next_epoch' "
+            "RETURNING CAST(value AS INTEGER)",
             (count,),
         ).fetchone()
         return int(row[0]) - count
 
     def save_tenure(self, tenure: Tenure) -> None:
-        self._db.execute(
-            "INSERT OR REPLACE INTO tenures VALUES (?, ?)", (tenure.slot, _TENURE.dump_json(tenure))
-        )
+        self._db.execute("INSERT OR REPLACE INTO tenures VALUES (?, ?)", (tenure.slot, _TENURE.dump_json(tenure)))
 
     def drop_tenure(self, slot: str) -> None:
         self._db.execute("DELETE FROM tenures WHERE slot = ?", (slot,))
@@ -88,7 +87,9 @@ class Store:
         self._db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (f"deployed:{name}", digest))
 
     def save_measurement(self, key: str, measurement: Measurement) -> None:
-        self._db.execute("INSERT OR REPLACE INTO measurements VALUES (?, ?)", (key, _MEASUREMENT.dump_json(measurement)))
+        self._db.execute(
+            "INSERT OR REPLACE INTO measurements VALUES (?, ?)", (key, _MEASUREMENT.dump_json(measurement))
+        )
 
     def measurement(self, key: str) -> Measurement | None:
         row = self._db.execute("SELECT measurement FROM measurements WHERE key = ?", (key,)).fetchone()

@@ -114,4 +114,5 @@ class ControllerTelemetry:
                 foreign = max(0, reading.used_bytes - sum(reading.shares.values()))
                 self._recorder.gauge(names.DEVICE_MEMORY, *place, "used").set(reading.used_bytes)
                 self._recorder.gauge(names.DEVICE_MEMORY, *place, "foreign").set(foreign)
-                self._recorder.gauge(names.DEVICE_HEADROOM, *place).set(1 - reading.used_bytes / device.total_bytes)
+                free = max(0, device.total_bytes - reading.used_bytes)
+                self._recorder.gauge(names.DEVICE_HEADROOM, *place).set(free / max(1, device.total_bytes))

@@ -100,7 +100,7 @@ def _model_health(model: ModelSettings, state: BringupState, ledger: Ledger) -> 
 def _model_info(
     model: ModelSettings, state: BringupState, ledger: Ledger, readings: Mapping[str, DeviceReading]
 ) -> dict[str, Any]:
-    """Row B9: loaded, model id, checkpoint step, weights version, bytes in use. Measured bytes are None before a reading."""
+    """Row B9: loaded, model id, checkpoint step, weights version, bytes in use (None before a reading)."""
     tenures = _tenures_of(model.id, ledger)
     serving = [tenure for tenure in tenures if tenure.state is SlotState.READY]
     weights = (serving or tenures)[0].weights if tenures else state.weights.get(model.id)
@@ -156,7 +156,7 @@ def _device_view(device: Device, ledger: Ledger, reading: DeviceReading | None, 
         total_bytes=device.total_bytes,
         used_bytes=used,
         free_bytes=free,
-        headroom_ratio=free / device.total_bytes,
+        headroom_ratio=free / device.total_bytes if device.total_bytes else 0.0,
         # A device that does not answer fails: unknown is never fine.
         passes=reading is not None
         and keeps_headroom(total_bytes=device.total_bytes, used_bytes=used, headroom=headroom),

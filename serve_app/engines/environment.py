@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from serve_app.engines.protocol import EngineLaunch
 from placement.inventory import DeviceKind
+from serve_app.engines.protocol import EngineLaunch
 
 _ALWAYS = {
     # No weights, statistics or templates are ever fetched at run time.

@@ -18,7 +18,6 @@ from ray import serve
 from serve_app.controller.claims import Claim, ReadyReport, Waiting
 from serve_app.engines.asgi import EngineServer
 from serve_app.engines.environment import engine_environment
-from serve_app.http_server import HttpServer, own_address
 from serve_app.engines.peak import PeakSampler
 from serve_app.engines.protocol import Engine, EngineLaunch
 from serve_app.engines.spec import EngineSpec
@@ -26,6 +25,7 @@ from serve_app.errors import EngineStartFailed
 from serve_app.fleet.groups import hold_share
 from serve_app.fleet.names import share_name
 from serve_app.fleet.process_memory import SHARE_VARIABLE, own_process
+from serve_app.http_server import HttpServer, own_address
 from serve_app.logs import logger
 
 _BEAT_S = 1.0
@@ -150,7 +150,7 @@ class EngineReplica:
                     await self._die()
 
     async def _watch(self) -> None:
-        while self._engine.alive():
+        while self._engine.alive():  # noqa: ASYNC110 - vLLM has a flag, no event
             await asyncio.sleep(_WATCH_S)
         if not self._closing:
             _log.error("engine core died", **self._facts())

@@ -56,6 +56,21 @@ def engine_arguments(launch: EngineLaunch) -> list[str]:
     return [item for pair in arguments.items() for item in pair] + flags
 
 
+_ENGINE_DEAD = Unary(
+    HTTPStatus.SERVICE_UNAVAILABLE,
+    orjson.dumps(
+        {
+            "error": {
+                "message": "The engine died during this request.",
+                "type": "engine_dead",
+                "param": None,
+                "code": 503,
+            }
+        }
+    ),
+)
+
+
 class VllmEngine:
     """One vLLM engine: front end in this process, engine core in a child process."""
 
@@ -101,8 +116,8 @@ class VllmEngine:
                 result = await self._state.openai_serving_completion.create_completion(completion, raw_request)
         except ValidationError as error:
             return _unary(create_error_response(_first_problem(error), param=_first_location(error)))
-        except Exception as error:  # vLLM maps each of its exceptions to a status itself
-            return _unary(create_error_response(error))
+        except Exception as error:  # noqa: BLE001 - vLLM maps each of its exceptions to a status itself
+            return _unary(create_error_response(error)) if self.alive() else _ENGINE_DEAD
         if isinstance(result, ErrorResponse):
             return _unary(result)
         if hasattr(result, "model_dump_json"):
@@ -154,5 +169,3 @@ def _first_problem(error: ValidationError) -> str:
 def _first_location(error: ValidationError) -> str | None:
     location = error.errors(include_url=False, include_input=False, include_context=False)[0]["loc"]
     return str(location[0]) if location else None
-
-

@@ -81,9 +81,7 @@ class Share:
 def _read_host(processes: Mapping[str, tuple[ProcessKey, ...]]) -> DeviceReading:
     memory = psutil.virtual_memory()
     shares = {marker: proportional_set_bytes(keys) for marker, keys in processes.items()}
-    return DeviceReading(
-        uuid="", total_bytes=memory.total, used_bytes=memory.total - memory.available, shares=shares
-    )
+    return DeviceReading(uuid="", total_bytes=memory.total, used_bytes=memory.total - memory.available, shares=shares)
 
 
 def _visible_cuda_uuid() -> str:

@@ -49,7 +49,10 @@ def seats(node: Node) -> tuple[Seat, ...]:
 
 
 def ensure_fleet_group(node: Node, *, selector: Mapping[str, str]) -> bool:
-    """Create the node's group unless it is there; True when it was made now. Raises FleetUnready when Ray cannot give the bundles."""
+    """Create the node's group unless it is there; True when it was made now.
+
+    Raises: FleetUnready when Ray cannot give the bundles.
+    """
     name = fleet_group_name(node.name)
     if find_group(name) is not None:
         return False

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import psutil
 
-
 SHARE_VARIABLE = "HEADROOM_SHARE"
 """Set in a replica before it starts its engine, so that every child carries it."""
 
