@@ -18,7 +18,7 @@ from serve_app.controller.ledger import Ledger, Tenure
 from serve_app.fleet.actors import DeviceReading
 from tracing import names
 from tracing.collector import Collector
-from tracing.metrics import Recorder
+from tracing.metrics import Labels, Recorder
 from tracing.setup import product_version
 
 _SILENT_S = 60.0
@@ -83,7 +83,9 @@ class ControllerTelemetry:
         return self._collector.render()
 
     def _show_replicas(self, ledger: Ledger, settings: Settings) -> None:
-        replicas = {(model.id, state): 0.0 for model in settings.models for state in ("ready", "starting", "draining")}
+        replicas: dict[Labels, float] = {
+            (model.id, state): 0.0 for model in settings.models for state in ("ready", "starting", "draining")
+        }
         replicas |= {(model.id, "desired"): float(model.num_replicas) for model in settings.models}
         for tenure in ledger.tenures.values():
             key = (ledger.slots[tenure.slot].model, _STATES[tenure.state])
@@ -92,7 +94,7 @@ class ControllerTelemetry:
 
     def _show_weights(self, ledger: Ledger) -> None:
         serving = [t for t in ledger.tenures.values() if t.state is SlotState.READY]
-        rows = {
+        rows: dict[Labels, float] = {
             (ledger.slots[t.slot].model, t.weights.version, "" if t.weights.step is None else str(t.weights.step)): 1.0
             for t in serving
         }

@@ -38,7 +38,7 @@ _LAST_ANSWERS_S = 0.5
 class EngineReplica:
     """One engine under Serve. Serve awaits `__init__`; the replica is ready when it returns."""
 
-    async def __init__(self, spec: EngineSpec) -> None:
+    async def __init__(self, spec: EngineSpec) -> None:  # type: ignore[misc]  # Serve awaits it
         self._spec = spec
         self._replica = serve.get_replica_context().replica_id.unique_id
         self._controller = serve.get_deployment_handle("controller", "headroom")

@@ -81,11 +81,12 @@ class VllmEngine:
 
     async def start(self) -> None:
         args = make_arg_parser(FlexibleArgumentParser()).parse_args(engine_arguments(self._launch))
-        self._llm = await asyncio.to_thread(AsyncLLM.from_engine_args, AsyncEngineArgs.from_cli_args(args))
+        llm = await asyncio.to_thread(AsyncLLM.from_engine_args, AsyncEngineArgs.from_cli_args(args))
+        self._llm = llm
         if self._launch.device_kind is not DeviceKind.CUDA:
-            await self._llm.collective_rpc("commit_kv_cache")
-        tasks = await self._llm.get_supported_tasks()
-        await init_app_state(self._llm, self._state, args, tasks)
+            await llm.collective_rpc("commit_kv_cache")
+        tasks = await llm.get_supported_tasks()
+        await init_app_state(llm, self._state, args, tasks)
 
     async def warm_up(self) -> None:
         """Unary and streamed, alone and together, so that every code path has run once."""

@@ -37,20 +37,24 @@ class ControllerLink:
         self._handle = handle
 
     async def health(self) -> dict[str, Any]:
-        return await _in_time(self._handle.health.remote())
+        answer: dict[str, Any] = await _in_time(self._handle.health.remote())
+        return answer
 
     async def models_info(self) -> dict[str, Any]:
-        return await _in_time(self._handle.models_info.remote())
+        answer: dict[str, Any] = await _in_time(self._handle.models_info.remote())
+        return answer
 
     async def fleet(self) -> dict[str, Any]:
-        return await _in_time(self._handle.fleet.remote())
+        answer: dict[str, Any] = await _in_time(self._handle.fleet.remote())
+        return answer
 
     async def metrics(self) -> bytes:
-        return await _in_time(self._handle.metrics.remote())
+        answer: bytes = await _in_time(self._handle.metrics.remote())
+        return answer
 
 
 class GatewayReplica:
-    async def __init__(self, args: Mapping[str, Any], controller: Any) -> None:
+    async def __init__(self, args: Mapping[str, Any], controller: Any) -> None:  # type: ignore[misc]  # Serve awaits it
         configure(names.GATEWAY)
         self._settings = settings_from_args(args)
         self._controller = controller

@@ -41,7 +41,8 @@ def require_free(host: str, port: int, *, purpose: str, advice: str) -> None:
 
 def _by_whom(port: int) -> str:
     for connection in psutil.net_connections(kind="tcp"):
-        if connection.status == psutil.CONN_LISTEN and connection.laddr.port == port and connection.pid:
+        local = connection.laddr
+        if connection.status == psutil.CONN_LISTEN and local and local.port == port and connection.pid:
             try:
                 return f" by {psutil.Process(connection.pid).name()} (pid {connection.pid})"
             except psutil.NoSuchProcess:
