@@ -120,9 +120,11 @@ def _say_plan(config: ClusterFile, cluster: LocalCluster) -> None:
 def _make_models(config: ClusterFile) -> None:
     names = [m.source.removeprefix("default:") for m in config.settings.models if m.source.startswith("default:")]
     if names:
-        from serve_app.commands.models import make_missing
+        from serve_app.commands.training_progress import TrainingProgress
+        from serve_app.training.side_by_side import ensure_default_models
 
-        make_missing(list(dict.fromkeys(names)), home=config.settings.storage.home)
+        with TrainingProgress() as shown:
+            ensure_default_models(names, home=config.settings.storage.home, progress=shown)
 
 
 def _serve(config: ClusterFile, cluster: LocalCluster) -> None:

@@ -30,7 +30,7 @@ from serve_app.controller.measure import measurement_key, measurement_of, shape_
 from serve_app.controller.slots import deployments_of, slots_of
 from serve_app.controller.store import Store
 from serve_app.controller.telemetry import ControllerTelemetry
-from serve_app.controller.weights import weights_of
+from serve_app.controller.weights import make_defaults, weights_of
 from serve_app.errors import HeadroomError
 from serve_app.fleet.demands import demand_of
 from serve_app.logs import logger
@@ -100,6 +100,7 @@ class Bringup:
     async def _find_weights(self) -> None:
         """One checkpoint per model; a model without one is a problem of its own and does not stop the others."""
         self._stand(Phase.MODELS)
+        await asyncio.to_thread(make_defaults, self._settings.models, self._settings.storage)
         for model in self._settings.models:
             try:
                 self.state.weights[model.id] = await asyncio.to_thread(weights_of, model, self._settings.storage)

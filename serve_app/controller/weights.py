@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from serve_app.config.settings import ModelSettings, StorageSettings
 from serve_app.controller.claims import Weights
+from serve_app.training.checkpoints import verify_checkpoint
+from serve_app.training.side_by_side import ensure_default_models
+from serve_app.training.sources import DEFAULT_SCHEME, resolve_source
+
+
+def make_defaults(models: Iterable[ModelSettings], storage: StorageSettings) -> None:
+    """Train the default models that are not there yet, in processes of their own. Blocks, for minutes if need be.
+
+    Raises ModelNotMade.
+    """
+    names = [m.source.removeprefix(DEFAULT_SCHEME) for m in models if m.source.startswith(DEFAULT_SCHEME)]
+    ensure_default_models(names, home=storage.home, progress=lambda _: None)
 
 
 def weights_of(model: ModelSettings, storage: StorageSettings) -> Weights:
-    """Blocks, for minutes when a default model must be trained first. Raises CheckpointRefused."""
-    from serve_app.training.checkpoints import verify_checkpoint
-    from serve_app.training.defaults import ensure_default_model
-    from serve_app.training.sources import resolve_source
-
-    if model.source.startswith("default:"):
-        ensure_default_model(model.source.removeprefix("default:"), home=storage.home, progress=lambda _: None)
-    path = resolve_source(model.source, storage=storage)
-    verified = verify_checkpoint(path)
-    return Weights(path=path, version=verified.weights_version, step=verified.step)
+    """Blocks while every byte of the checkpoint is read. Raises CheckpointRefused."""
+    verified = verify_checkpoint(resolve_source(model.source, storage=storage))
+    return Weights(path=verified.path, version=verified.weights_version, step=verified.step)
