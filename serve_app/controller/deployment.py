@@ -28,6 +28,8 @@ from serve_app.fleet.actors import DeviceReading
 from serve_app.fleet.process_memory import ProcessKey
 from serve_app.gateway.routing_table import Peer, RoutingTable
 from serve_app.logs import logger
+from tracing import names
+from tracing.setup import configure
 
 _SWEEP_S = 1.0
 _READ_S = 5.0
@@ -38,6 +40,7 @@ _EPOCHS = 1_000_000
 
 class Controller:
     def __init__(self, args: Mapping[str, Any]) -> None:
+        configure(names.CONTROLLER)
         self._settings = settings_from_args(args)
         self._store = Store(self._settings.storage.home / "state" / "controller.sqlite")
         epoch = self._store.reserve_epochs(_EPOCHS)

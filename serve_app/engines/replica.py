@@ -27,6 +27,9 @@ from serve_app.fleet.names import share_name
 from serve_app.fleet.process_memory import SHARE_VARIABLE, own_process
 from serve_app.http_server import HttpServer, own_address
 from serve_app.logs import logger
+from tracing import names
+from tracing.setup import configure
+from tracing.vllm_spans import vllm_trace_arguments
 
 _BEAT_S = 1.0
 _WATCH_S = 0.1
@@ -108,6 +111,7 @@ class EngineReplica:
         return shares
 
     async def _imported_engine(self) -> Engine:
+        configure(names.ENGINE)
         launch = self._launch()
         os.environ.update(engine_environment(launch))
         os.environ[SHARE_VARIABLE] = f"{self._claim.slot.name}:{self._claim.epoch}"
@@ -175,6 +179,7 @@ class EngineReplica:
             device_kind=slot.device_kind,
             device_uuids=slot.device_uuids,
             tensor_parallel=self._spec.tensor_parallel,
+            trace_arguments=vllm_trace_arguments(os.environ),
         )
 
     def _facts(self) -> dict[str, Any]:

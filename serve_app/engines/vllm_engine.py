@@ -6,6 +6,7 @@ The only file that imports vLLM. Import it after `engine_environment` has been a
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Mapping
 from http import HTTPStatus
 from typing import Any
@@ -27,6 +28,7 @@ from vllm.v1.engine.async_llm import AsyncLLM
 
 from placement.inventory import DeviceKind
 from serve_app.engines.protocol import Endpoint, EngineLaunch, Stream, Unary
+from tracing.vllm_spans import spare_statistics, use_process_provider
 
 _EXIT_WAIT_S = 10.0
 
@@ -50,7 +52,8 @@ def engine_arguments(launch: EngineLaunch) -> list[str]:
         "--worker-extension-cls": "serve_app.engines.worker_extension.WorkerExtension",
         **launch.trace_arguments,
     }
-    flags = ["--disable-log-stats"]
+    # vLLM makes its request spans from these statistics; nothing else of ours reads them.
+    flags = [] if launch.trace_arguments else ["--disable-log-stats"]
     if launch.device_kind is not DeviceKind.CUDA:
         flags.append("--enforce-eager")  # without it the CPU build wants a C++ compiler
     return [item for pair in arguments.items() for item in pair] + flags
@@ -81,7 +84,9 @@ class VllmEngine:
 
     async def start(self) -> None:
         args = make_arg_parser(FlexibleArgumentParser()).parse_args(engine_arguments(self._launch))
+        use_process_provider(os.environ)
         llm = await asyncio.to_thread(AsyncLLM.from_engine_args, AsyncEngineArgs.from_cli_args(args))
+        spare_statistics(llm)
         self._llm = llm
         if self._launch.device_kind is not DeviceKind.CUDA:
             await llm.collective_rpc("commit_kv_cache")
