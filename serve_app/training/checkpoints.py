@@ -21,7 +21,7 @@ from serve_app.training.manifest import MANIFEST_NAME, FileEntry, Manifest, dige
 from serve_app.training.sources import resolve_source
 from serve_app.training.weight_files import check_weight_files, weights_bytes
 
-__all__ = ["TRAINER_STATE_NAME", "Verified", "read_manifest", "resolve_source", "step_of", "verify_checkpoint"]
+__all__ = ["Verified", "accuracy_of", "read_manifest", "resolve_source", "step_of", "verify_checkpoint"]
 
 TRAINER_STATE_NAME: Final = "trainer_state.json"
 LARGEST_JSON_BYTES: Final = 16 << 20
@@ -102,14 +102,27 @@ def read_manifest(directory: Path) -> Manifest | None:
 
 def step_of(directory: Path) -> int | None:
     """The trainer's step: `global_step` of trainer_state.json, else the number in `checkpoint-<step>`."""
-    try:
-        state = json.loads((directory / TRAINER_STATE_NAME).read_bytes())
-    except (OSError, ValueError):
-        state = None
-    step = state.get("global_step") if isinstance(state, dict) else None
+    step = _trainer_state(directory).get("global_step")
     if isinstance(step, int) and not isinstance(step, bool) and step >= 0:
         return step
     return step_in_name(directory)
+
+
+def accuracy_of(directory: Path) -> float | None:
+    """Share of the test set answered right when the checkpoint was made; None where nobody says."""
+    metrics = _trainer_state(directory).get("metrics")
+    share = metrics.get("test_accuracy") if isinstance(metrics, dict) else None
+    return float(share) if isinstance(share, (int, float)) else None
+
+
+def _trainer_state(directory: Path) -> Mapping[str, Any]:
+    """Empty when there is none, or none that can be read: it informs, nothing depends on it."""
+    path = directory / TRAINER_STATE_NAME
+    try:
+        state = json.loads(path.read_bytes()) if path.stat().st_size <= LARGEST_JSON_BYTES else None
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return state if isinstance(state, dict) else {}
 
 
 def _check_against(manifest: Manifest, found: Mapping[str, FileEntry], directory: Path) -> None:
