@@ -26,13 +26,13 @@ from serve_app.controller.claims import Slot, Weights
 from serve_app.controller.deploy import deploy_engines
 from serve_app.controller.fleet_link import FleetLink
 from serve_app.controller.ledger import Ledger, Tenure
-from serve_app.controller.measure import measurement_key, measurement_of, shape_digest
 from serve_app.controller.slots import deployments_of, slots_of
 from serve_app.controller.store import Store
 from serve_app.controller.telemetry import ControllerTelemetry
 from serve_app.controller.weights import make_defaults, weights_of
 from serve_app.errors import HeadroomError
 from serve_app.fleet.demands import demand_of
+from serve_app.fleet.measurements import measurement_key, measurement_of, shape_digest
 from serve_app.logs import logger
 
 _RETRY_S = 10.0
@@ -71,7 +71,7 @@ class Bringup:
 
     async def _run_once(self, ledger: Ledger) -> None:
         await self._find_weights()
-        stored = self._stored()
+        stored = self._stored(await self._fleet.node_names())
         if stored is None:
             stored = await self._newly_planned()
         inventory, plan = stored.inventory, stored.plan
@@ -86,8 +86,8 @@ class Bringup:
         wanted = deployments_of(slots, self._settings.models)
         await asyncio.to_thread(deploy_engines, wanted, self._fleet.selector, self._store)
 
-    def record(self, slot: Slot, tenure: Tenure) -> None:
-        """Store what the start of this replica took; the next plan uses it."""
+    def record(self, slot: Slot, tenure: Tenure, *, rest_bytes: int) -> None:
+        """Store what this replica holds at rest and took to start, per device; the next plan uses it."""
         plan, weights = self.state.plan, tenure.weights
         assert plan is not None
         assert tenure.report is not None
@@ -95,7 +95,10 @@ class Bringup:
         placement = next(one for one in plan.placements if one.replica == slot.name)
         key = measurement_key(model, shape_digest(weights.path), slot.device_kind)
         when = datetime.now(UTC).date().isoformat()
-        self._store.save_measurement(key, measurement_of(placement.estimate, tenure.report, when=when))
+        measured = measurement_of(
+            placement.estimate, rest_bytes=rest_bytes, peak_bytes=tenure.report.peak_bytes, when=when
+        )
+        self._store.save_measurement(key, measured)
 
     async def _find_weights(self) -> None:
         """One checkpoint per model; a model without one is a problem of its own and does not stop the others."""
@@ -107,11 +110,13 @@ class Bringup:
             except HeadroomError as error:
                 self._refuse(model, error)
 
-    def _stored(self) -> StoredPlan | None:
-        """The plan of an earlier controller, when it was made for the same settings and weights."""
+    def _stored(self, live: frozenset[str]) -> StoredPlan | None:
+        """The plan of an earlier controller, when it was made for the same settings, weights and nodes."""
         blob = self._store.last_plan()
         stored = _STORED.validate_json(blob) if blob is not None else None
-        return stored if stored and stored.key == _plan_key(self._settings, self.state.weights) else None
+        if stored is None or stored.key != _plan_key(self._settings, self.state.weights):
+            return None
+        return stored if live == {node.name for node in stored.inventory.nodes} else None
 
     async def _newly_planned(self) -> StoredPlan:
         self._stand(Phase.FLEET)

@@ -25,6 +25,7 @@ from serve_app.controller.publish import Publisher
 from serve_app.controller.store import Store
 from serve_app.controller.telemetry import ControllerTelemetry
 from serve_app.fleet.actors import DeviceReading
+from serve_app.fleet.measurements import store_path
 from serve_app.fleet.process_memory import ProcessKey
 from serve_app.gateway.routing_table import Peer, RoutingTable
 from serve_app.logs import logger
@@ -42,7 +43,7 @@ class Controller:
     def __init__(self, args: Mapping[str, Any]) -> None:
         configure(names.CONTROLLER)
         self._settings = settings_from_args(args)
-        self._store = Store(self._settings.storage.home / "state" / "controller.sqlite")
+        self._store = Store(store_path(self._settings.storage.home))
         epoch = self._store.reserve_epochs(_EPOCHS)
         self._ledger = Ledger(next_epoch=epoch)
         self._fleet = FleetLink(headroom=self._settings.fleet.headroom)
@@ -50,6 +51,7 @@ class Controller:
         self._publisher = Publisher(secret=self._store.internal_secret(), first_version=epoch)
         self._bringup = Bringup(self._settings, self._store, self._fleet, self._telemetry)
         self._watched: set[tuple[str, int]] = set()
+        self._steady: set[tuple[str, int]] = set()
         self._readings: dict[str, DeviceReading] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         for work in (self._bring_up(), self._sweep(), self._read_devices()):
@@ -90,7 +92,7 @@ class Controller:
             return
         self._store.save_tenure(tenure)
         self._bringup.state.problems.pop(self._ledger.slots[slot].model, None)
-        self._bringup.record(self._ledger.slots[slot], tenure)
+        self._bringup.record(self._ledger.slots[slot], tenure, rest_bytes=report.measured_bytes)
         self._telemetry.loaded(tenure, self._ledger.slots[slot].model)
         self._publish()
 
@@ -163,13 +165,27 @@ class Controller:
         began_s = time.monotonic()
         self._readings = await self._fleet.read(inventory, self._ledger)
         self._telemetry.polled(inventory, self._readings, time.monotonic() - began_s)
-        await self._fence_mismatches()
+        self._fence_mismatches()
+        self._record_steady()
 
-    async def _fence_mismatches(self) -> None:
+    def _fence_mismatches(self) -> None:
         """What is planned is what runs: a replica measured on another device is stopped."""
         for slot, uuid in views.misplaced(self._ledger, self._readings):
             _log.error("replica runs on another device than planned", slot=slot.slot, found=uuid)
             self._lost(slot.slot, slot.epoch)
+
+    def _record_steady(self) -> None:
+        """Once all planned replicas serve, what each holds beside the others is what the next plan should count."""
+        tenures = self._ledger.tenures
+        if any(name not in tenures or tenures[name].state is not SlotState.READY for name in self._ledger.slots):
+            return
+        for tenure in tenures.values():
+            slot = self._ledger.slots[tenure.slot]
+            reading = self._readings.get(slot.seats[0].device)
+            rest_bytes = reading.shares.get(tenure.marker) if reading else None
+            if rest_bytes and (tenure.slot, tenure.epoch) not in self._steady:
+                self._steady.add((tenure.slot, tenure.epoch))
+                self._bringup.record(slot, tenure, rest_bytes=rest_bytes)
 
     # -- a share's end ---------------------------------------------------------------------------------
 

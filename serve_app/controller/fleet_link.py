@@ -25,6 +25,9 @@ class FleetLink:
         self._wardens: dict[str, Any] = {}
         self._nodes: dict[str, ClusterNode] = {}
 
+    async def node_names(self) -> frozenset[str]:
+        return frozenset(node.name for node in await asyncio.to_thread(live_nodes))
+
     async def inventory(self, *, choice: DeviceChoice, version: int) -> Inventory:
         nodes = await asyncio.to_thread(live_nodes)
         self._nodes = {node.name: node for node in nodes}

@@ -15,6 +15,7 @@ from pydantic import TypeAdapter
 
 from placement.estimate import Measurement
 from serve_app.controller.ledger import Tenure
+from serve_app.fleet.measurements import MEASUREMENT
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
@@ -24,7 +25,6 @@ CREATE TABLE IF NOT EXISTS measurements (key TEXT PRIMARY KEY, measurement BLOB 
 """
 _KEPT_PLANS = 100
 _TENURE = TypeAdapter(Tenure)
-_MEASUREMENT = TypeAdapter(Measurement)
 
 
 class Store:
@@ -87,25 +87,11 @@ class Store:
         self._db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (f"deployed:{name}", digest))
 
     def save_measurement(self, key: str, measurement: Measurement) -> None:
-        self._db.execute(
-            "INSERT OR REPLACE INTO measurements VALUES (?, ?)", (key, _MEASUREMENT.dump_json(measurement))
-        )
+        self._db.execute("INSERT OR REPLACE INTO measurements VALUES (?, ?)", (key, MEASUREMENT.dump_json(measurement)))
 
     def measurement(self, key: str) -> Measurement | None:
         row = self._db.execute("SELECT measurement FROM measurements WHERE key = ?", (key,)).fetchone()
-        return _MEASUREMENT.validate_json(row[0]) if row else None
+        return MEASUREMENT.validate_json(row[0]) if row else None
 
     def close(self) -> None:
         self._db.close()
-
-
-def read_measurement(path: Path, key: str) -> Measurement | None:
-    """What an earlier start measured, read without opening the store for writing; None when there is nothing."""
-    if not path.exists():
-        return None
-    with sqlite3.connect(f"file:{path}?mode=ro", uri=True) as db:
-        try:
-            row = db.execute("SELECT measurement FROM measurements WHERE key = ?", (key,)).fetchone()
-        except sqlite3.OperationalError:
-            return None
-    return _MEASUREMENT.validate_json(row[0]) if row else None

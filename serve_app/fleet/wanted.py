@@ -15,6 +15,7 @@ from serve_app.config.problems import ConfigError, Problem, path_text, value_tex
 from serve_app.config.settings import ModelSettings, Settings
 from serve_app.errors import CheckpointRefused, ModelUnsupported
 from serve_app.fleet.demands import demand_from_spec, demand_of, spec_of
+from serve_app.fleet.measurements import measurement_key, read_measurement, shape_digest
 from serve_app.fleet.unmade import unmade_config
 from serve_app.training.deployed import latest_checkpoint
 from serve_app.training.sources import DEFAULT_SCHEME, models_folder, resolve_source
@@ -44,7 +45,10 @@ def _demand(model: ModelSettings, settings: Settings, kind: DeviceKind) -> Deman
     if model.source.startswith(DEFAULT_SCHEME) and latest_checkpoint(folder) is None:
         spec = spec_of(unmade_config(name), dtype=model.dtype, origin=model.source)
         return demand_from_spec(model, spec, weights_bytes=weights_bytes_from_config(spec), kind=kind)
-    return demand_of(model, settings, resolve_source(model.source, storage=settings.storage), kind=kind)
+    checkpoint = resolve_source(model.source, storage=settings.storage)
+    key = measurement_key(model, shape_digest(checkpoint), kind)
+    measured = read_measurement(settings.storage.home, key)
+    return demand_of(model, settings, checkpoint, kind=kind, measured=measured)
 
 
 def _with_line(problem: Problem, cluster: ClusterFile, index: int) -> Problem:

