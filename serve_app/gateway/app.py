@@ -17,7 +17,7 @@ from serve_app.engines.protocol import Endpoint
 from serve_app.gateway.asgi import BodyReader, Receive, Scope, Send, read_headers, send_whole
 from serve_app.gateway.board import KEPT_BYTES, FlightBoard
 from serve_app.gateway.cache import ENTRY_OVERHEAD_BYTES, MemoryStore, Store
-from serve_app.gateway.catalog import make_catalog
+from serve_app.gateway.catalog import Catalog, make_catalog
 from serve_app.gateway.control import ControlPlane
 from serve_app.gateway.inference import Inference
 from serve_app.gateway.loads import Loads, RetryBudget
@@ -26,7 +26,7 @@ from serve_app.gateway.pages import Page, Pages
 from serve_app.gateway.peers import Peers
 from serve_app.gateway.redis_store import RedisStore
 from serve_app.gateway.routing_table import RoutingTable
-from serve_app.gateway.run import Deadlines, Engines
+from serve_app.gateway.run_terms import Deadlines, Engines
 from serve_app.gateway.upstream import Pool, address_of
 from tracing.metrics import Recorder
 from tracing.spans import begin_request
@@ -56,6 +56,7 @@ class Gateway:
         self._clock = clock
         self._secret = b""
         self._table: RoutingTable | None = None
+        self._catalog = Catalog(models={}, modes={}, serving={})
         self._pool = Pool()
         cache_type = store.kind if store else ("redis" if settings.cache.redis_url else "memory")
         self._meters = Meters(recorder, modes=[mode.name for mode in settings.modes], cache_type=cache_type)
@@ -99,11 +100,20 @@ class Gateway:
             return
         self._table = table
         self._secret = table.internal_secret.encode()
-        catalog = make_catalog(self._settings, table)
-        self._inference.update(catalog, table)
-        self._pages.update(catalog, table.peers)
+        self._catalog = make_catalog(self._settings, table)
+        self._inference.update(self._catalog, table)
+        self._pages.update(self._catalog, table.peers)
         self._peers.update(table.internal_secret)
         self._pool.keep_only({address_of(url) for url in _urls(table)})
+
+    @property
+    def catalog(self) -> Catalog:
+        """What can be asked for now."""
+        return self._catalog
+
+    @property
+    def store(self) -> Store:
+        return self._store
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":

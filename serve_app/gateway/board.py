@@ -17,7 +17,8 @@ from serve_app.gateway.decide import Bypass, Decision, too_many
 from serve_app.gateway.flight import Flight
 from serve_app.gateway.meters import Meters
 from serve_app.gateway.routing_table import Backend
-from serve_app.gateway.run import Engines, Report, Run
+from serve_app.gateway.run import Run
+from serve_app.gateway.run_terms import Engines, Report
 
 KEPT_BYTES: Final = 1024 * 1024
 """Largest answer that is shared with late readers and stored."""

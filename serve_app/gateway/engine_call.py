@@ -8,7 +8,7 @@ from serve_app.engines.protocol import Endpoint
 from serve_app.gateway.decide import Decision
 from serve_app.gateway.request_heads import engine_head
 from serve_app.gateway.routing_table import Backend
-from serve_app.gateway.run import Report
+from serve_app.gateway.run_terms import Report
 from tracing.names import Operation
 from tracing.spans import CallSpan, RouteSpan
 
@@ -31,7 +31,7 @@ class EngineCall:
     def head(self, backend: Backend) -> bytes:
         return engine_head(
             url=backend.url,
-            path=self._decision.endpoint.value,
+            path=self._decision.endpoint,
             secret=self._secret,
             num_bytes=len(self._decision.body),
             request_id=self._request_id,

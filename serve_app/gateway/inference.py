@@ -86,7 +86,7 @@ class Inference:
     async def __call__(self, endpoint: Endpoint, scope: Scope, receive: Receive, send: Send) -> None:
         started_s = self._clock()
         headers = scope["headers"]
-        trace = begin_request(_METHOD, endpoint.value, headers)
+        trace = begin_request(_METHOD, endpoint, headers)
         asked, refusal = read_headers(headers)
         own_headers = [(b"x-trace-id", trace.trace_id.encode()), (b"x-request-id", asked.request_id)]
         visit = Visit(
@@ -212,7 +212,7 @@ class Inference:
         error_type = None if delivered.outcome in (Outcome.SUCCESS, Outcome.REJECTED) else delivered.outcome.value
         visit.trace.end(status=delivered.status, error_type=error_type)
         if not visit.internal:
-            self._meters.http(visit.endpoint.value, _METHOD, delivered.status, duration_s)
+            self._meters.http(visit.endpoint, _METHOD, delivered.status, duration_s)
         if not visit.relayed:
             decision = visit.decision
             mode, model = (decision.mode, decision.model) if decision else (names.NO_MODE, NO_MODEL)
@@ -221,6 +221,8 @@ class Inference:
 
 def _terms(asked: Asked, tenant: str) -> Terms:
     """`no-store`: neither read nor stored. `no-cache`: not read."""
+    if asked.cache_control is None and asked.mode is None:
+        return Terms(tenant=tenant)
     directives = {word.strip().lower() for word in (asked.cache_control or b"").split(b",")}
     return Terms(
         tenant=tenant,

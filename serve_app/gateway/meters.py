@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from serve_app.api.errors import Outcome
 from serve_app.gateway.answer_headers import CacheState
 from serve_app.gateway.answers import Tokens
-from serve_app.gateway.run import Report
+from serve_app.gateway.run_terms import Report
 from tracing import names
 from tracing.metrics import CounterCell, HistogramCell, Recorder
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Final
 
@@ -28,59 +27,15 @@ from serve_app.gateway.answers import (
 )
 from serve_app.gateway.decide import Decision
 from serve_app.gateway.flight import Flight
-from serve_app.gateway.loads import Loads, RetryBudget
 from serve_app.gateway.routing_table import Backend
-from serve_app.gateway.upstream import Connection, Pool, address_of
+from serve_app.gateway.run_terms import Engines, Origin, Report
+from serve_app.gateway.upstream import Connection, address_of
 
 MAX_PIECE_BYTES: Final = 64 * 1024 * 1024
 """Largest unary answer, and largest single event of a stream."""
 
 _VERSION: Final = b"x-headroom-weights-version"
 _SLACK_S: Final = 0.001
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Deadlines:
-    """Seconds an engine may be silent."""
-
-    first_token_s: float
-    between_tokens_s: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Origin:
-    """Who answers; `checkpoint_step` is None when unknown."""
-
-    mode: str
-    model: str
-    weights_version: str
-    checkpoint_step: int | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Report:
-    """How a run ended. `whole` answers may be stored. Times are seconds since the run was made; None: never."""
-
-    failure: ApiError | None
-    cancelled: bool
-    whole: bool
-    tokens: Tokens | None
-    response_id: str | None
-    finish_reasons: tuple[str, ...]
-    backend: Backend | None
-    first_byte_s: float | None
-    duration_s: float
-    num_retries: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Engines:
-    """What all runs of a gateway share."""
-
-    pool: Pool
-    loads: Loads
-    retries: RetryBudget
-    deadlines: Deadlines
 
 
 class Run:
@@ -119,7 +74,7 @@ class Run:
         self._splitter = sse.EventSplitter()
         self._last_event = b""
         self._tokens: Tokens | None = None
-        self._paused = False
+        self._paused_s: float | None = None
         self._over = False
         flight.fed_by(on_abandoned=self.cancel, on_lag=self._on_lag)
 
@@ -342,24 +297,35 @@ class Run:
         )
 
     def _on_timer(self) -> None:
-        deadlines = self._engines.deadlines
-        begun = self._first_byte_s is not None
-        limit_s = deadlines.between_tokens_s if begun else deadlines.first_token_s
-        since_s = self._heard_s if begun else self._made_s
-        left_s = limit_s if self._paused else since_s + limit_s - self._loop.time()
+        since_s, limit_s, overdue = self._deadline()
+        left_s = since_s + limit_s - self._loop.time()
         if left_s > _SLACK_S:
             self._timer = self._loop.call_later(left_s, self._on_timer)
-            return
-        what = "no further token" if begun else "no first token"
-        code = "between_tokens_timeout" if begun else "first_token_timeout"
-        self._break(timed_out(f"The engine of '{self._decision.model}' gave {what} for {limit_s:g} s.", code=code))
+        else:
+            self._break(overdue)
+
+    def _deadline(self) -> tuple[float, float, ApiError]:
+        """Since when something is awaited, for how long at most, and what to say when it does not come."""
+        deadlines, model = self._engines.deadlines, self._decision.model
+        if self._paused_s is not None:
+            limit_s = deadlines.unread_s
+            message = f"The answer was left unread for {limit_s:g} s and is cut here."
+            return self._paused_s, limit_s, timed_out(message, code="client_too_slow")
+        if self._first_byte_s is not None:
+            limit_s = deadlines.between_tokens_s
+            message = f"The engine of '{model}' gave no further token for {limit_s:g} s."
+            return self._heard_s, limit_s, timed_out(message, code="between_tokens_timeout")
+        limit_s = deadlines.first_token_s
+        message = f"The engine of '{model}' gave no first token for {limit_s:g} s."
+        return self._made_s, limit_s, timed_out(message, code="first_token_timeout")
 
     def _on_lag(self, lags: bool) -> None:
-        if self._connection is None or lags == self._paused:
+        if self._connection is None or lags == (self._paused_s is not None):
             return
-        self._paused = lags
+        now_s = self._loop.time()
         if lags:
+            self._paused_s = now_s
             self._connection.pause()
         else:
-            self._heard_s = self._loop.time()
+            self._paused_s, self._heard_s = None, now_s
             self._connection.resume()

@@ -25,7 +25,9 @@ from serve_app.config.settings import (
 )
 from serve_app.gateway.app import Gateway
 from serve_app.gateway.routing_table import Backend, RoutingTable
+from tracing import names
 from tracing.metrics import Recorder
+from tracing.setup import configure
 
 VERSION = "standalone"
 _MODES = (("fast", 0.0, 300.0, 2.5), ("balanced", 0.3, 600.0, 3.2), ("creative", 0.9, 1800.0, 4.5))
@@ -142,6 +144,7 @@ def main() -> None:
     parser.add_argument("--secret", default="local-secret")
     parser.add_argument("--backend", type=_pair, action="append", required=True, metavar="MODEL=URL")
     args = parser.parse_args()
+    configure(names.GATEWAY)  # spans go where the environment says, by default nowhere
     gateway = standalone_gateway(args.backend, secret=args.secret)
     uvicorn.run(gateway, host=args.host, port=args.port, access_log=False, log_level="warning")
 

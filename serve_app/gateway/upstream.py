@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Final, Protocol, cast
 from urllib.parse import urlsplit
 
@@ -34,6 +35,7 @@ class Sink(Protocol):
         """The connection ended, or spoke no HTTP, before the answer was whole."""
 
 
+@lru_cache(maxsize=512)
 def address_of(url: str) -> Address:
     """Host and port of an `http://host:port` address. Raises ValueError for anything else."""
     parts = urlsplit(url)

@@ -10,7 +10,9 @@ from typing import Any
 import orjson
 import pytest
 
+from serve_app.engines.protocol import Endpoint
 from serve_app.engines.scripted import WRONG_VERSION, Behaviour
+from serve_app.engines.scripted_answers import unary_answer
 from serve_app.gateway.loads import RETRY_RATIO, RETRY_RESERVE, RetryBudget
 from tests.serve_app.gateway.builders import backend, chat, settings
 from tests.serve_app.gateway.serving import Stage, free_url, stage, until
@@ -59,12 +61,14 @@ class TestAReplicaLostBeforeTheFirstByte:
     @pytest.mark.parametrize("behaviour", [Behaviour.DIE_BEFORE_FIRST_BYTE, Behaviour.ERROR_503])
     @pytest.mark.parametrize("stream", [False, True])
     async def test_is_replaced_once_and_by_the_same_model(self, behaviour: Behaviour, stream: bool) -> None:
-        async with stage("mini", "mini", "small") as on:
-            on.engines[0].behaviour = on.engines[1].behaviour = behaviour
+        async with stage("mini", "mini", "mini", "small") as on:
+            for engine in on.engines[:3]:
+                engine.behaviour = behaviour
             answer = await on.chat(chat("fast", stream=stream))
             assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
             assert _error(answer.content)["code"] == "engine_unavailable"
-            assert [engine.counts.num_started for engine in on.engines] == [1, 1, 0]
+            assert sum(engine.counts.num_started for engine in on.engines[:3]) == 2
+            assert on.engines[3].counts.num_started == 0
 
     async def test_without_another_is_503_and_never_an_empty_answer(self) -> None:
         async with stage(dead=(backend("mini", url=free_url()),)) as on:
@@ -79,14 +83,22 @@ class TestAReplicaLostBeforeTheFirstByte:
             assert on.gateway._board._engines.retries._tokens > RETRY_RESERVE - 3
 
     async def test_that_closed_an_idle_connection_is_not_at_fault(self) -> None:
-        async with stage("mini") as on:
-            await on.chat(chat(text="1"))
-            (idle,) = on.gateway._pool._idle.values()
-            peer_closed = idle[0]
-            transport = peer_closed._transport
-            assert transport is not None
-            transport.get_extra_info("socket").shutdown(0)  # reads end, as if the replica had closed
-            assert (await on.chat(chat(text="2"))).status_code == 200
+        answer = orjson.dumps(unary_answer(Endpoint.CHAT, "mini", {}, ["x"]))
+        head = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n" % len(answer)
+
+        async def once(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            """Answers the first request on a connection; closes it when the second comes, as a timed-out one would."""
+            await reader.readuntil(b"}]")
+            writer.write(head + answer)
+            await reader.readuntil(b"POST")
+            writer.close()
+
+        server = await asyncio.start_server(once, "127.0.0.1", 0)
+        async with server:
+            url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+            async with stage(dead=(backend("mini", url=url),)) as on:
+                answers = [await on.chat(chat(text=text)) for text in ("1", "2", "3")]
+                assert {answer.status_code for answer in answers} == {200}
 
     async def test_is_retried_for_a_fifth_of_requests_at_most(self) -> None:
         budget = RetryBudget()

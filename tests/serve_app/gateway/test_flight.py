@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from serve_app.gateway.answers import died_midway
 from serve_app.gateway.flight import MAX_LAG_BYTES, Flight, Reader
-from serve_app.gateway.run import Origin
+from serve_app.gateway.run_terms import Origin
 
 ORIGIN = Origin(mode="fast", model="mini", weights_version="v1", checkpoint_step=None)
 

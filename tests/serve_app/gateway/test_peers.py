@@ -11,7 +11,7 @@ import pytest
 
 from serve_app.engines.scripted import Behaviour
 from serve_app.gateway.routing_table import Peer
-from tests.serve_app.gateway.builders import backend, chat, table
+from tests.serve_app.gateway.builders import SECRET, backend, chat, table
 from tests.serve_app.gateway.serving import Stage, free_url, stage, two_gateways, until
 
 TEXTS = [str(number) for number in range(12)]
@@ -109,6 +109,12 @@ class TestAnOwnerThatIsAway:
             assert other.gateway._table is not None
             other.gateway.update(table(*other.gateway._table.backends, version=2, secret="changed"))
             assert {(await one.chat(chat(text=text))).status_code for text in TEXTS} == {200}
+
+    async def test_is_never_asked_by_a_gateway_that_was_asked_itself(self) -> None:
+        """Two gateways with different tables must not send a request to and fro."""
+        async with _with_dead_peer() as on:
+            kinds = {_cache(await on.chat(chat(text=text), x_headroom_internal=SECRET)) for text in TEXTS}
+            assert kinds == {"miss"}
 
     async def test_is_counted_as_silent(self) -> None:
         async with _with_dead_peer() as on:

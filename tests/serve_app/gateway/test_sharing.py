@@ -13,7 +13,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from serve_app.engines.scripted import Behaviour
-from serve_app.gateway.cache import MemoryStore
+from serve_app.gateway.cache import Entry, MemoryStore
 from tests.serve_app.gateway.builders import backend, chat, settings, table
 from tests.serve_app.gateway.serving import Stage, stage, until
 from tests.serve_app.gateway.test_cache import Clock
@@ -176,6 +176,25 @@ class TestOneFlight:
                 one.cancel()
             await until(lambda: on.engine.counts.num_aborted == 1)
             await until(lambda: on.engine.counts.num_running == 0)
+
+    async def test_can_be_joined_until_its_answer_is_stored(self) -> None:
+        class SlowStore(MemoryStore):
+            def __init__(self) -> None:
+                super().__init__(max_bytes=1024 * 1024, clock=Clock())
+                self.may_store = asyncio.Event()
+
+            async def put(self, key: bytes, entry: Entry, *, ttl_s: float) -> None:
+                await self.may_store.wait()
+                await super().put(key, entry, ttl_s=ttl_s)
+
+        store = SlowStore()
+        async with stage("mini", store=store) as on:
+            kinds = [_cache(await on.chat(chat())) for _ in range(2)]
+            store.may_store.set()
+            await until(lambda: store.num_bytes > 0)
+            kinds.append(_cache(await on.chat(chat())))
+            assert kinds == ["miss", "shared", "hit"]
+            assert on.engine.counts.num_started == 1
 
     async def test_gives_the_same_refusal_to_all_who_wait(self) -> None:
         async with stage("mini") as on:

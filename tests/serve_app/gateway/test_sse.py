@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from serve_app.engines.protocol import Endpoint
-from serve_app.engines.scripted import stream_events
+from serve_app.engines.scripted_answers import stream_events
 from serve_app.gateway.sse import DONE, EventSplitter, is_whole, take_usage
 
 _WORDS = ["[scripted]", ' "finish_reason":"stop"', ' "choices":[]', "\n\ndata: [DONE]\n\n", '{"error"', "ü"]
