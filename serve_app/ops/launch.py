@@ -16,8 +16,7 @@ import httpx
 
 from serve_app.errors import FleetUnready
 from serve_app.ops.local_cluster import LocalCluster, environment, ray_start_command, serve_run_command
-from serve_app.ops.ports import is_free
-from serve_app.ops.process_custody import Custody
+from serve_app.ops.process_custody import Custody, collect_zombies
 from serve_app.ops.run_record import left_over
 
 _POLL_S = 0.25
@@ -26,6 +25,8 @@ _SERVE_STOP_S = 10.0
 _RAY_STOP_S = 3.0
 """Ray's own processes have nothing to save; what is left after this is killed."""
 _TAIL_LINES = 15
+_RAY_IS_UP = "Ray runtime started"
+"""What `ray start` prints when every process of the node answers. Ports and sockets are there before that."""
 
 Say = Callable[[str], None]
 
@@ -63,7 +64,7 @@ def start(cluster: LocalCluster, custody: Custody) -> Running:
     ray_log, serve_log = cluster.run_dir / "ray.log", cluster.run_dir / "serve.log"
     ray = custody.start(ray_start_command(cluster), environment=variables, output=ray_log)
     deadline_s = time.monotonic() + _GCS_TIMEOUT_S
-    while is_free(cluster.address, cluster.ports.gcs) or not _session_ready(cluster):
+    while _RAY_IS_UP not in _text(ray_log):
         _still_runs(ray, "ray start", ray_log)
         if time.monotonic() > deadline_s:
             raise FleetUnready(f"Ray did not start within {_GCS_TIMEOUT_S:.0f} s; see {ray_log}.")
@@ -79,6 +80,7 @@ def watch(cluster: LocalCluster, running: Running, url: str, on_change: Callable
         while True:
             _still_runs(running.ray, "ray start", cluster.run_dir / "ray.log")
             _still_runs(running.serve, "serve run", cluster.run_dir / "serve.log")
+            collect_zombies()
             health = _health(client, url)
             if health is not None and health != seen:
                 seen = health
@@ -108,15 +110,14 @@ def _health(client: httpx.Client, url: str) -> Mapping[str, Any] | None:
     return answer if isinstance(answer, dict) and "models" in answer else None
 
 
-def _session_ready(cluster: LocalCluster) -> bool:
-    """Ray writes its node's address once the raylet answers."""
-    return any(cluster.temp_dir.glob("session_latest/sockets/raylet*"))
+def _text(log: Path) -> str:
+    return log.read_text(errors="replace")
 
 
 def _still_runs(process: subprocess.Popen[bytes], name: str, log: Path) -> None:
     if process.poll() is None:
         return
-    tail = "\n".join(log.read_text(errors="replace").splitlines()[-_TAIL_LINES:])
+    tail = "\n".join(_text(log).splitlines()[-_TAIL_LINES:])
     raise FleetUnready(f"`{name}` ended with code {process.returncode}. The end of {log}:\n{tail}")
 
 

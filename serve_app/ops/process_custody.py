@@ -50,14 +50,14 @@ class Custody:
             for process in remaining:
                 num_killed += _signal(process, signal.SIGKILL)
             psutil.wait_procs(remaining, timeout=grace_s)
-            _collect_zombies()
+            collect_zombies()
         for path in (_shared_memory() - self._shm_before) & ours:
             path.unlink(missing_ok=True)
         return num_killed
 
     def descendants(self) -> list[psutil.Process]:
         """All that live below this process; the dead ones are collected on the way."""
-        _collect_zombies()
+        collect_zombies()
         return [p for p in psutil.Process().children(recursive=True) if _lives(p)]
 
 
@@ -76,8 +76,8 @@ def _signal(process: psutil.Process, number: signal.Signals) -> bool:
     return True
 
 
-def _collect_zombies() -> None:
-    """A subreaper must wait for the orphans it got."""
+def collect_zombies() -> None:
+    """A subreaper must wait for the orphans it got; call it now and then."""
     for child in psutil.Process().children():
         try:
             if child.status() == psutil.STATUS_ZOMBIE:
