@@ -78,6 +78,41 @@ class Bounded(Sampler):
         return f"Bounded({self._inner.get_description()})"
 
 
+class RequestsOnly(Sampler):
+    """For roots: drops the spans that Serve makes around calls between our own deployments (polls, reports).
+
+    They would begin a trace each second and push the requests out of sight. Under a request they stay.
+    Source: span names in `ray/serve/_private/router.py` and `replica.py`, 2.60.
+    """
+
+    def __init__(self, inner: Sampler) -> None:
+        self._inner = inner
+
+    def should_sample(
+        self,
+        parent_context: Context | None,
+        trace_id: int,
+        name: str,
+        kind: SpanKind | None = None,
+        attributes: Attributes = None,
+        links: Sequence[Link] | None = None,
+        trace_state: TraceState | None = None,
+    ) -> SamplingResult:
+        if is_control_call(name):
+            return SamplingResult(Decision.DROP)
+        return self._inner.should_sample(parent_context, trace_id, name, kind, attributes, links, trace_state)
+
+    def get_description(self) -> str:
+        return f"RequestsOnly({self._inner.get_description()})"
+
+
+def is_control_call(name: str) -> bool:
+    """True for Serve's span of a handle call, or of a method other than the HTTP entry point."""
+    return name.startswith("route_to_replica") or (
+        name.startswith("replica_handle_request ") and not name.endswith(" __call__")
+    )
+
+
 def root_sampler(env: Mapping[str, str], sample_ratio: float) -> Sampler:
     """For requests that bring no parent: OTEL_TRACES_SAMPLER where the user set it, else our own ratio."""
     name = env.get("OTEL_TRACES_SAMPLER", "").strip().removeprefix("parentbased_")
@@ -103,4 +138,4 @@ def _ratio(text: str, default: float) -> float:
 def request_sampler(root: Sampler, budget: Budget) -> tuple[Sampler, Bounded]:
     """The process's sampler, and the part that bounds callers' own `sampled` flags (inactive until told)."""
     from_callers = Bounded(ALWAYS_ON, budget, active=False)
-    return ParentBased(root=Bounded(root, budget), remote_parent_sampled=from_callers), from_callers
+    return ParentBased(root=RequestsOnly(Bounded(root, budget)), remote_parent_sampled=from_callers), from_callers

@@ -32,7 +32,7 @@ from tracing.settings import ExportSettings, Otlp, Protocol, from_environment
 FILE_DELAY_S = 0.25
 OTLP_DELAY_S = 1.0
 _LIMITS = SpanLimits(max_attributes=64, max_events=32, max_links=32, max_attribute_length=1024)
-_EXPORTER_LOGS = (
+EXPORTER_LOGS = (
     "opentelemetry.exporter.otlp.proto.http.trace_exporter",
     "opentelemetry.exporter.otlp.proto.grpc.exporter",
     "opentelemetry.exporter.otlp.proto.grpc.trace_exporter",
@@ -209,5 +209,5 @@ def _not_overriding(record: logging.LogRecord) -> bool:
 
 def _quieten() -> None:
     logging.getLogger("opentelemetry.trace").addFilter(_not_overriding)
-    for name in _EXPORTER_LOGS:
+    for name in EXPORTER_LOGS:
         logging.getLogger(name).addFilter(_Repeated())

@@ -236,6 +236,20 @@ class TestSilence:
             load()
 
 
+class TestServesSpans:
+    @pytest.mark.parametrize("name", ["route_to_replica", "replica_handle_request Controller table"])
+    def test_calls_between_our_deployments_begin_no_trace(self, exporting: Exporting, name: str) -> None:
+        assert not exporting.tracer.start_span(name).is_recording()
+
+    @pytest.mark.parametrize("name", ["proxy_http_request", "replica_handle_request Gateway __call__"])
+    def test_requests_do(self, exporting: Exporting, name: str) -> None:
+        assert exporting.tracer.start_span(name).is_recording()
+
+    def test_below_a_request_a_call_stays(self, exporting: Exporting) -> None:
+        with exporting.tracer.start_as_current_span("proxy_http_request"):
+            assert exporting.tracer.start_span("route_to_replica").is_recording()
+
+
 class TestBudget:
     def test_it_fills_with_time_and_never_above_one_second(self) -> None:
         now = [0.0]
