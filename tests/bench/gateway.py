@@ -91,6 +91,7 @@ def measure(*, duration_s: int, rounds: int) -> list[Row]:
     answer = b"x" * 420
     with (
         python_server("tests.bench.echo_server", "--answer", answer.decode()) as echo,
+        python_server("tests.bench.echo_server", "--answer", answer.decode(), "--more-headers", "7") as echo_headers,
         python_server("serve_app.engines.scripted", "--words", str(NUM_WORDS), "--secret", "") as direct,
         python_server("serve_app.engines.scripted", "--words", str(NUM_WORDS), "--secret", SECRET) as engine,
         python_server("serve_app.gateway.standalone", "--backend", f"mini={engine.url}") as gateway,
@@ -98,6 +99,7 @@ def measure(*, duration_s: int, rounds: int) -> list[Row]:
         groups = [
             [
                 Way("echo", echo.url + PATH, _body("fast"), echo),
+                Way("echo, 7 more headers", echo_headers.url + PATH, _body("fast"), echo_headers),
                 Way("cached", gateway.url + PATH, _body("fast"), gateway),
                 Way("cached stream", gateway.url + PATH, _body("fast", stream=True), gateway),
             ],
@@ -185,6 +187,7 @@ def ratios(rows: list[Row]) -> dict[str, float]:
     per_s = {(row.name, row.num_clients): row.per_s for row in rows}
     pairs = (
         ("cached", "echo"),
+        ("cached", "echo, 7 more headers"),
         ("cached stream", "echo"),
         ("through gateway", "engine direct"),
         ("through gateway, stream", "engine direct, stream"),
