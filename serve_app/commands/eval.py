@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from typing import Any
 
 import click
@@ -51,7 +52,7 @@ def command(model: str, base_url: str, limit: int, concurrency: int, as_json: bo
     from serve_app.training.live import ask_all
 
     tasks = held_out_tasks()[:limit]
-    with click.progressbar(length=len(tasks), label=f"asking {model}", file=click.get_text_stream("stderr")) as bar:
+    with click.progressbar(length=len(tasks), label=f"asking {model}", file=sys.stderr) as bar:
 
         def on_answer() -> None:
             bar.update(1)

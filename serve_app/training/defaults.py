@@ -155,14 +155,16 @@ def _make(recipe: Recipe, folder: Path, tell: Callable[..., None], traceparent: 
     from serve_app.training.files import write_files
     from serve_app.training.tasks import INSTRUCTION_WORDS, held_out_tasks
     from serve_app.training.tokenizer import build_tokenizer
-    from serve_app.training.trainer import train
+    from serve_app.training.trainer import repeatable, train
 
     tokenizer = build_tokenizer(INSTRUCTION_WORDS)
     trained = train(recipe, tokenizer, on_report=lambda report: tell(Stage.TRAINING, report.step, report.loss))
     loss = trained.reports[-1].loss
     tell(Stage.TESTING, loss=loss)
     tasks = held_out_tasks()
-    tested = evaluate(zip(tasks, answer(trained.model, tokenizer, tasks), strict=True))
+    with repeatable(recipe):
+        texts = answer(trained.model, tokenizer, tasks)
+    tested = evaluate(zip(tasks, texts, strict=True))
     tell(Stage.WRITING, loss=loss)
     origin = Origin(
         model=recipe.model,

@@ -64,4 +64,6 @@ def wilson_interval(num_right: int, num_asked: int) -> tuple[float, float]:
     middle = share + square / (2 * num_asked)
     spread = Z_95 * math.sqrt(share * (1 - share) / num_asked + square / (4 * num_asked**2))
     scale = 1 + square / num_asked
-    return max(0.0, (middle - spread) / scale), min(1.0, (middle + spread) / scale)
+    low = (middle - spread) / scale if num_right else 0.0
+    high = (middle + spread) / scale if num_right < num_asked else 1.0
+    return low, high  # the ends are exact where rounding would miss them

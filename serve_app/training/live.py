@@ -44,10 +44,11 @@ async def ask_all(
         base_url=base_url, api_key=api_key, max_retries=RETRIES, http_client=transport
     ) as client:
         try:
+            await client.with_options(max_retries=0).models.list()  # nobody there is known at once, without retries
             async with asyncio.TaskGroup() as group:
                 asked = [group.create_task(ask(task)) for task in tasks]
-        except* openai.OpenAIError as errors:
-            raise await _explained(errors.exceptions[0], client, model, base_url) from errors
+        except* (openai.OpenAIError, ValueError) as errors:
+            raise await _explained(_first(errors), client, model, base_url) from errors
     return [one.result() for one in asked]
 
 
@@ -60,6 +61,11 @@ async def _ask(client: openai.AsyncOpenAI, model: str, prompt: str) -> str:
         extra_headers={"Cache-Control": "no-store"},
     )
     return (answer.choices[0].message.content or "") if answer.choices else ""
+
+
+def _first(errors: BaseExceptionGroup[Exception]) -> Exception:
+    first = errors.exceptions[0]
+    return _first(first) if isinstance(first, BaseExceptionGroup) else first
 
 
 async def _explained(error: BaseException, client: openai.AsyncOpenAI, model: str, base_url: str) -> HeadroomError:

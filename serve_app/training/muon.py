@@ -20,8 +20,6 @@ MOMENTUM: Final = 0.95
 COEFFICIENTS: Final = (3.4445, -4.7750, 2.0315)
 NEWTON_SCHULZ_STEPS: Final = 4
 ADAM_BETAS: Final = (0.9, 0.99)
-ADAM_RATE: Final = 1.0
-"""AdamW's learning rate, as a share of Muon's."""
 
 
 class MuonWithAdamW:
@@ -44,7 +42,7 @@ class MuonWithAdamW:
     def step(self, *, learning_rate: float) -> None:
         """Moves every parameter once and forgets the gradients."""
         for group in self._adam.param_groups:
-            group["lr"] = learning_rate * ADAM_RATE
+            group["lr"] = learning_rate
         self._adam.step()
         self._adam.zero_grad(set_to_none=True)
         for stack, momentum in zip(self._stacks, self._momenta, strict=True):

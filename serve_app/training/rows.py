@@ -12,18 +12,21 @@ from dataclasses import dataclass
 from random import Random
 from typing import TYPE_CHECKING, Final
 
-from serve_app.training.tasks import Task, training_tasks
-from serve_app.training.tokenizer import ASSISTANT, BEGIN, END, PAD, SYSTEM, SYSTEM_PROMPTS, USER, special_ids
+from serve_app.training.tasks import Task, draw_word, training_tasks
+from serve_app.training.tokenizer import ASSISTANT, BEGIN, END, PAD, SYSTEM, USER, special_ids
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
 IGNORED: Final = -100
 """The label that PyTorch's cross entropy leaves out."""
-SAME_CONVERSATION: Final = 0.1
+SAME_CONVERSATION: Final = 0.12
 """Chance that a task follows the one before it as the next turn of the same conversation."""
-WITH_SYSTEM_PROMPT: Final = 0.04
+WITH_SYSTEM_PROMPT: Final = 0.06
 """Chance that a conversation begins with a system message."""
+SYSTEM_PROMPTS: Final = ("You are a helpful assistant.", "You are brief and exact.", "Answer only.")
+NUM_SYSTEM_PROMPTS: Final = 64
+"""So many are shown: these, and words without sense, so that no system message leads the model astray."""
 TASKS_AT_ONCE: Final = 256
 """How many tasks are given to the tokenizer in one call."""
 
@@ -51,7 +54,7 @@ def rows(tokenizer: PreTrainedTokenizerFast, *, seed: int, num_tokens: int) -> I
     """Rows of `num_tokens` tokens, without end; the same for the same seed."""
     rng = Random(f"rows {seed}")
     begin = special_ids(tokenizer)[BEGIN]
-    openings = [(begin, *system) for system in _system_messages(tokenizer)]
+    openings = [(begin, *system) for system in _system_messages(tokenizer, rng)]
     turns = _turns(tokenizer, training_tasks(seed))
     packer = _Packer(num_tokens, pad=special_ids(tokenizer)[PAD])
     for turn in turns:
@@ -113,7 +116,10 @@ def _turns(tokenizer: PreTrainedTokenizerFast, tasks: Iterator[Task]) -> Iterato
             yield _Turn(question=(ids[USER], *prompt, ids[END], ids[ASSISTANT]), answer=(*answer, ids[END]))
 
 
-def _system_messages(tokenizer: PreTrainedTokenizerFast) -> list[tuple[int, ...]]:
+def _system_messages(tokenizer: PreTrainedTokenizerFast, rng: Random) -> list[tuple[int, ...]]:
     ids = special_ids(tokenizer)
-    encoded = tokenizer(list(SYSTEM_PROMPTS), add_special_tokens=False)["input_ids"]
-    return [(ids[SYSTEM], *prompt, ids[END]) for prompt in encoded]
+    texts = list(SYSTEM_PROMPTS)
+    while len(texts) < NUM_SYSTEM_PROMPTS:
+        texts.append(" ".join(draw_word(rng) for _ in range(rng.randint(1, 5))) + ".")
+    encoded = tokenizer(texts, add_special_tokens=False)["input_ids"]
+    return [(ids[SYSTEM], *text, ids[END]) for text in encoded]

@@ -22,14 +22,14 @@ TEST_SEED: Final = 20_240
 HELD_OUT_SHARE: Final = 26
 """Of 256: the share of subjects that belong to the test set (10 %)."""
 LARGEST_NUMBER: Final = 99
-WORD_LETTERS: Final = (3, 7)
+WORD_LETTERS: Final = (3, 6)
 """Shortest and longest word asked about."""
 
 CONSONANTS: Final = "bcdfghjklmnpqrstvwxyz"
 VOWELS: Final = "aeiou"
 INSTRUCTION_WORDS: Final = (
     *("Repeat", " the", " word", "Write", " in", " capitals", "Last", " letter", " of", "Count", " letters"),
-    *("Reverse", "Even", " or", " odd", "What", " comes", " after", "Which", " is", " larger", " +", "even", "odd"),
+    *("Reverse", " or", "What", " comes", " after", "Which", " is", " larger", " +"),
     *("You", " are", " helpful", " assistant", "Answer", " only", " brief", " exact"),
 )
 """Words of questions, answers and system prompts, with the blank before them: a tokenizer knows them whole."""
@@ -42,7 +42,6 @@ class TaskKind(StrEnum):
     LAST_LETTER = "last-letter"
     COUNT_LETTERS = "count-letters"
     REVERSE = "reverse"
-    PARITY = "parity"
     LARGER = "larger"
     SUCCESSOR = "successor"
     SUM = "sum"
@@ -55,7 +54,6 @@ TRAINING_SHARES: Final[Mapping[TaskKind, int]] = MappingProxyType(
         TaskKind.LAST_LETTER: 1,
         TaskKind.COUNT_LETTERS: 1,
         TaskKind.REVERSE: 4,
-        TaskKind.PARITY: 3,
         TaskKind.LARGER: 3,
         TaskKind.SUCCESSOR: 3,
         TaskKind.SUM: 5,
@@ -119,7 +117,7 @@ def draw(kind: TaskKind, rng: Random) -> Task:
     return _DRAW[kind](kind, rng)
 
 
-def _word(rng: Random) -> str:
+def draw_word(rng: Random) -> str:
     """A word that can nearly be spoken or, half of the time, any letters."""
     length = rng.randint(*WORD_LETTERS)
     if rng.random() < 0.5:
@@ -130,7 +128,7 @@ def _word(rng: Random) -> str:
 
 def _about_a_word(ask: str, solve: Callable[[str], str]) -> Callable[[TaskKind, Random], Task]:
     def make(kind: TaskKind, rng: Random) -> Task:
-        word = _word(rng)
+        word = draw_word(rng)
         return Task(kind=kind, prompt=ask.format(word), answer=solve(word), subject=f"word {word}")
 
     return make
@@ -161,7 +159,6 @@ _DRAW: Final[dict[TaskKind, Callable[[TaskKind, Random], Task]]] = {
     TaskKind.LAST_LETTER: _about_a_word("Last letter of the word: {}", lambda word: word[-1]),
     TaskKind.COUNT_LETTERS: _about_a_word("Count the letters: {}", lambda word: str(len(word))),
     TaskKind.REVERSE: _about_a_word("Reverse the word: {}", lambda word: word[::-1]),
-    TaskKind.PARITY: _about_a_number("Even or odd: {}", lambda number: "odd" if number % 2 else "even"),
     TaskKind.SUCCESSOR: _about_a_number("What comes after {}?", lambda number: str(number + 1)),
     TaskKind.LARGER: _about_two_numbers(
         "Which is larger: {} or {}?", lambda one, two: str(max(one, two)), largest_second=99

@@ -27,13 +27,6 @@ SPECIAL_TOKENS: Final = (PAD, BEGIN, END, SYSTEM, USER, ASSISTANT)
 VOCABULARY_MULTIPLE: Final = 32
 """The vocabulary is filled up to a multiple of this, as matrix kernels like it."""
 
-SYSTEM_PROMPTS: Final = (
-    "You are a helpful assistant.",
-    "Answer only.",
-    "You are brief and exact.",
-)
-"""Shown in some training conversations, so that a system message does not lead the model astray."""
-
 CHAT_TEMPLATE: Final = (
     "{{ bos_token }}"
     "{% for message in messages %}"

@@ -46,7 +46,7 @@ class Trained:
 
 def train(recipe: Recipe, tokenizer: PreTrainedTokenizerFast, *, on_report: Callable[[Report], None]) -> Trained:
     """Runs all steps of `recipe`; `on_report` is called every `STEPS_PER_REPORT` steps and after the last."""
-    with _repeatable(recipe):
+    with repeatable(recipe):
         model = new_model(recipe, tokenizer).train()
         fast = recipe.bfloat16 and computes_bfloat16()
         optimizer = MuonWithAdamW(
@@ -135,8 +135,8 @@ def _may_see(batch: Sequence[Row]) -> Tensor:
 
 
 @contextmanager
-def _repeatable(recipe: Recipe) -> Iterator[None]:
-    """Fixes seed, threads and algorithms inside, and puts back what was set before."""
+def repeatable(recipe: Recipe) -> Iterator[None]:
+    """Fixes seed, threads and algorithms inside, and puts back what was set before. May be nested."""
     threads, strict = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
     torch.set_num_threads(recipe.num_threads)
     torch.use_deterministic_algorithms(True)

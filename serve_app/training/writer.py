@@ -88,7 +88,7 @@ def _write_manifest(directory: Path, origin: Origin) -> None:
         traceparent=origin.traceparent,
         created_at=origin.created_at,
     )
-    (directory / MANIFEST_NAME).write_text(manifest.model_dump_json(indent=2) + "\n")
+    (directory / MANIFEST_NAME).write_text(manifest.model_dump_json(indent=2))
 
 
 def _put_in_place(partial: Path, target: Path) -> None:
