@@ -17,6 +17,8 @@ from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 from opentelemetry.trace import format_span_id, format_trace_id
 
+from tracing import names
+
 SUFFIX = ".jsonl"
 MAX_FILE_BYTES = 4 << 20
 MAX_FILES = 64
@@ -41,9 +43,11 @@ class FileExporter(SpanExporter):
         self._num_bytes = 0
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        watched = {trace_id for span in spans if (trace_id := _watching_trace(span)) is not None}
         try:
             for span in spans:
-                self._write(span)
+                if span.context is None or span.context.trace_id not in watched:
+                    self._write(span)
             if self._file is not None:
                 self._file.flush()
         except OSError:  # disk full, directory gone: the spans are lost and counted, nothing else
@@ -89,6 +93,18 @@ class FileExporter(SpanExporter):
     def force_flush(self, timeout_millis: int = 30000) -> bool:
         """Every export ends flushed."""
         return True
+
+
+def _watching_trace(span: ReadableSpan) -> int | None:
+    """The trace of a request that only looks at the cluster: a health check, a scrape.
+
+    They come every few seconds and would push the requests of users out of the files. All spans of such a
+    trace end within milliseconds, so that they are nearly always in one batch.
+    """
+    route = (span.attributes or {}).get(names.HTTP_ROUTE)
+    if span.context is None or route not in names.WATCHING_ROUTES:
+        return None
+    return int(span.context.trace_id)
 
 
 def _prune(directory: Path) -> None:

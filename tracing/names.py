@@ -42,6 +42,9 @@ HTTP_ROUTE = "http.route"
 HTTP_STATUS = "http.response.status_code"
 ERROR_TYPE = "error.type"
 
+WATCHING_ROUTES = frozenset({"/health", "/metrics", "/models/info", "/admin/cache/stats", "/admin/fleet"})
+"""Routes that look at the cluster and do no work of users; local trace files leave them out."""
+
 GEN_AI_OPERATION = "gen_ai.operation.name"
 GEN_AI_PROVIDER = "gen_ai.provider.name"
 PROVIDER_VLLM = "vllm"

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tracing import names
 from tracing.files import SUFFIX
 
 
@@ -41,7 +42,7 @@ class TraceSummary:
     start_ns: int
     duration_ms: float
     root: str
-    """Name of the root, or of the earliest span whose parent is not on this machine."""
+    """What was asked for: the first span of ours that names an HTTP route, else the root."""
     status: str
     """error if any span is."""
     num_spans: int
@@ -107,11 +108,17 @@ def _summary(spans: Sequence[SpanRecord]) -> TraceSummary:
         trace_id=spans[0].trace_id,
         start_ns=start_ns,
         duration_ms=(max(span.end_ns for span in spans) - start_ns) / 1e6,
-        root=roots[0].span.name if roots else spans[0].name,
+        root=_asked_for(spans) or (roots[0].span.name if roots else spans[0].name),
         status="error" if any(span.status == "error" for span in spans) else "ok",
         num_spans=len(spans),
         services=tuple(sorted({span.service for span in spans})),
     )
+
+
+def _asked_for(spans: Sequence[SpanRecord]) -> str | None:
+    """`POST /v1/…` says more than the name of Serve's span around it."""
+    ours = [span for span in spans if names.HTTP_ROUTE in span.attributes and " /" in span.name]
+    return min(ours, key=lambda span: span.start_ns).name if ours else None
 
 
 def _parse(line: str) -> SpanRecord | None:

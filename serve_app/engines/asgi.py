@@ -21,7 +21,8 @@ Receive = Callable[[], Awaitable[Mapping[str, Any]]]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 
 SECRET_HEADER = b"x-headroom-internal"
-_FORWARDED = {b"traceparent": "traceparent", b"tracestate": "tracestate", b"x-request-id": "x-request-id"}
+_REQUEST_ID = {b"x-request-id": "x-request-id"}
+_WITH_TRACE = {**_REQUEST_ID, b"traceparent": "traceparent", b"tracestate": "tracestate"}
 _JSON = (b"content-type", b"application/json")
 _EVENTS = (b"content-type", b"text/event-stream; charset=utf-8")
 _ROUTES = {endpoint.value: endpoint for endpoint in Endpoint}
@@ -30,9 +31,11 @@ _ROUTES = {endpoint.value: endpoint for endpoint in Endpoint}
 class EngineServer:
     """ASGI application around one engine. `closed` refuses new work while the replica drains."""
 
-    def __init__(self, engine: Engine, *, secret: str) -> None:
+    def __init__(self, engine: Engine, *, secret: str, traced: bool = False) -> None:
+        """`traced` False keeps trace headers from an engine that would only complain of them."""
         self._engine = engine
         self._secret = secret.encode()
+        self._forwarded = _WITH_TRACE if traced else _REQUEST_ID
         self.closed = False
         self.num_in_flight = 0
 
@@ -60,7 +63,7 @@ class EngineServer:
         body = await _read(receive)
         if body is None:
             return
-        forwarded = {name: headers[key].decode("latin-1") for key, name in _FORWARDED.items() if key in headers}
+        forwarded = {name: headers[key].decode("latin-1") for key, name in self._forwarded.items() if key in headers}
         self.num_in_flight += 1
         work = asyncio.ensure_future(self._answer(endpoint, body, forwarded, send))
         gone = asyncio.ensure_future(_disconnected(receive))

@@ -28,7 +28,8 @@ from serve_app.fleet.process_memory import SHARE_VARIABLE, own_process
 from serve_app.http_server import HttpServer, own_address
 from serve_app.logs import logger
 from tracing import names
-from tracing.setup import configure
+from tracing.setup import configure, enabled
+from tracing.spans import operation
 from tracing.vllm_spans import vllm_trace_arguments
 
 _BEAT_S = 1.0
@@ -60,7 +61,7 @@ class EngineReplica:
         self._shares = await self._held_shares()
         self._engine = await self._imported_engine()
         await self._turn()
-        self._app = EngineServer(self._engine, secret=self._claim.internal_secret)
+        self._app = EngineServer(self._engine, secret=self._claim.internal_secret, traced=enabled())
         self._server, report = await self._started()
         await self._controller.ready.remote(self._claim.slot.name, self._claim.epoch, report)
         self._tasks.append(asyncio.create_task(self._watch()))
@@ -133,8 +134,9 @@ class EngineReplica:
     async def _started(self) -> tuple[HttpServer, ReadyReport]:
         began_s = time.monotonic()
         with PeakSampler(marker=os.environ[SHARE_VARIABLE], kind=self._claim.slot.device_kind) as sampler:
-            await self._engine.start()
-            await self._engine.warm_up()
+            with operation(names.LOAD_MODEL_SPAN.format(self._spec.model)):
+                await self._engine.start()
+                await self._engine.warm_up()
             load_s = time.monotonic() - began_s
             server = HttpServer(self._app)
             await server.start(host=own_address())

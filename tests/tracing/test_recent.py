@@ -59,6 +59,26 @@ class TestReading:
         assert (summary.root, summary.num_spans, summary.status) == ("POST /v1/chat/completions", 3, "ok")
         assert summary.services == (names.GATEWAY,)
 
+    def test_a_trace_is_named_by_what_was_asked_for_not_by_the_span_around_it(
+        self, exporting: Exporting, home: Path
+    ) -> None:
+        with exporting.tracer.start_as_current_span("replica_handle_request gateway __call__") as around:
+            context = around.get_span_context()
+            traceparent = f"00-{context.trace_id:032x}-{context.span_id:016x}-01"
+            request = begin_request(
+                "POST", "/v1/completions", [(b"traceparent", traceparent.encode())], exporting=exporting
+            )
+            request.end(status=200)
+        exporting.processors[0].force_flush(5000)
+        (summary,) = recent_traces(home / "traces", limit=1)
+        assert summary.root == "POST /v1/completions"
+
+    def test_health_checks_and_scrapes_are_left_out(self, exporting: Exporting, home: Path) -> None:
+        for route in names.WATCHING_ROUTES:
+            begin_request("GET", route, [], exporting=exporting).end(status=200)
+        asked = a_request(exporting)
+        assert [trace.trace_id for trace in recent_traces(home / "traces", limit=10)] == [asked]
+
     def test_one_failed_span_makes_a_failed_trace(self, exporting: Exporting, home: Path) -> None:
         a_request(exporting, status=503)
         assert recent_traces(home / "traces", limit=1)[0].status == "error"
