@@ -115,8 +115,8 @@ class TestWriteCheckpoint:
         assert (old / "a").read_text() == "old"
 
     def test_the_same_step_again_replaces_it(self, tmp_path: Path) -> None:
-        for text in ("old", "new"):
-            made = write_checkpoint(tmp_path, ORIGIN, fill=writing(text))
+        write_checkpoint(tmp_path, ORIGIN, fill=writing("old"))
+        made = write_checkpoint(tmp_path, ORIGIN, fill=writing("new"))
         assert (made / "a").read_text() == "new"
         assert entries(tmp_path) == {"checkpoint-1"}
 

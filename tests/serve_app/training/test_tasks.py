@@ -5,7 +5,7 @@ from itertools import islice
 from random import Random
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from serve_app.training.tasks import (
@@ -20,6 +20,8 @@ from serve_app.training.tasks import (
     training_tasks,
 )
 
+SUBJECTS = {task.subject for task in held_out_tasks()}
+PROMPTS = {task.prompt for task in held_out_tasks()}
 SOLVED = {
     "Repeat the word: planet": "planet",
     "Write in capitals: planet": "PLANET",
@@ -68,12 +70,12 @@ class TestTasks:
 
 
 class TestTheTestSet:
+    @settings(max_examples=30, deadline=None)
     @given(seed=st.integers())
     def test_nothing_in_it_is_ever_trained_on(self, seed: int) -> None:
-        subjects, prompts = {t.subject for t in held_out_tasks()}, {t.prompt for t in held_out_tasks()}
         for task in islice(training_tasks(seed), 300):
-            assert task.subject not in subjects
-            assert task.prompt not in prompts
+            assert task.subject not in SUBJECTS
+            assert task.prompt not in PROMPTS
 
     def test_a_sum_is_not_learned_with_its_numbers_exchanged(self) -> None:
         one = Task(kind=TaskKind.SUM, prompt="What is 12 + 7?", answer="19", subject="numbers 7 12")
