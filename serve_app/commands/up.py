@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import secrets
+import shutil
 import sys
 import tempfile
 import time
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from serve_app.config.load import ClusterFile
     from serve_app.ops.local_cluster import LocalCluster
 
+_ADDRESS = "127.0.0.1"
 _LONGEST_TEMP_DIR = 40
 """Ray puts sockets below it, and a socket's path may have 107 bytes."""
 
@@ -38,17 +41,20 @@ def command(file: Path, ray_port: int, dashboard_port: int, memory: str | None) 
 
     config = load_cluster(file)
     check_sources(config)
+    _require_ports(config, ray_port=ray_port, dashboard_port=dashboard_port)
     cluster = _local_cluster(config, ray_port=ray_port, dashboard_port=dashboard_port, memory=memory)
-    _require_ports(config, cluster)
-    _say_plan(config, cluster)
-    _make_models(config)
-    _serve(config, cluster)
+    try:
+        _say_plan(config, cluster)
+        _make_models(config)
+        _serve(config, cluster)
+    finally:
+        shutil.rmtree(cluster.socket_dir, ignore_errors=True)
 
 
 def _local_cluster(config: ClusterFile, *, ray_port: int, dashboard_port: int, memory: str | None) -> LocalCluster:
     from serve_app.config.sizes import size_bytes
     from serve_app.fleet.host_memory import read_host_memory
-    from serve_app.ops.local_cluster import LocalCluster, Ports
+    from serve_app.ops.local_cluster import TOKEN_NAME, LocalCluster, Ports
     from serve_app.ops.ports import preferred_port
     from tracing.settings import cluster_environment
 
@@ -56,14 +62,16 @@ def _local_cluster(config: ClusterFile, *, ray_port: int, dashboard_port: int, m
     run_id = uuid.uuid4().hex[:12]
     run_dir = home / "run" / run_id
     run_dir.mkdir(parents=True)
-    address = "127.0.0.1"
+    _write_token(run_dir / TOKEN_NAME)
+    address = _ADDRESS
     tracing = config.settings.tracing
     return LocalCluster(
         config=config.path,
         home=home,
         run_id=run_id,
-        run_dir=_short(run_dir),
+        run_dir=run_dir,
         temp_dir=_short(home / "ray"),
+        socket_dir=Path(tempfile.mkdtemp(prefix="headroom-")),
         address=address,
         ports=Ports(
             http=config.port,
@@ -90,7 +98,13 @@ def _short(path: Path) -> Path:
     return path if len(str(path)) <= _LONGEST_TEMP_DIR else Path(tempfile.mkdtemp(prefix="headroom-"))
 
 
-def _require_ports(config: ClusterFile, cluster: LocalCluster) -> None:
+def _write_token(path: Path) -> None:
+    """A new secret for this run that only its user can read."""
+    path.touch(mode=0o600, exist_ok=False)
+    path.write_text(secrets.token_hex(32))
+
+
+def _require_ports(config: ClusterFile, *, ray_port: int, dashboard_port: int) -> None:
     from serve_app.ops.ports import require_free
 
     require_free(
@@ -100,14 +114,12 @@ def _require_ports(config: ClusterFile, cluster: LocalCluster) -> None:
         advice="Stop that program, run `headroom down` if it is an earlier Headroom, or change `http_options.port`.",
     )
     require_free(
-        cluster.address,
-        cluster.ports.gcs,
+        _ADDRESS,
+        ray_port,
         purpose="Ray's control store",
         advice="Is Ray running already? Deploy on it with `serve run cluster.yaml`, or give `--ray-port`.",
     )
-    require_free(
-        cluster.address, cluster.ports.dashboard, purpose="the Ray dashboard", advice="Give `--dashboard-port`."
-    )
+    require_free(_ADDRESS, dashboard_port, purpose="the Ray dashboard", advice="Give `--dashboard-port`.")
 
 
 def _say_plan(config: ClusterFile, cluster: LocalCluster) -> None:
@@ -147,7 +159,7 @@ def _serve(config: ClusterFile, cluster: LocalCluster) -> None:
     with launch.stop_signals():
         try:
             running = launch.start(cluster, custody)
-            launch.watch(cluster, running, url, _Narrator(url, cluster.ports.dashboard, began_s))
+            launch.watch(cluster, running, url, _Narrator(url, cluster, began_s))
         except launch.Stopped as signal_name:
             click.echo(f"\n{signal_name}: stopping …")
         finally:
@@ -161,9 +173,9 @@ def _serve(config: ClusterFile, cluster: LocalCluster) -> None:
 class _Narrator:
     """Says each model's state once when it changes, and how to ask as soon as all that can serve do."""
 
-    def __init__(self, url: str, dashboard_port: int, began_s: float) -> None:
+    def __init__(self, url: str, cluster: LocalCluster, began_s: float) -> None:
         self._url = url
-        self._dashboard_port = dashboard_port
+        self._cluster = cluster
         self._began_s = began_s
         self._said: dict[str, str] = {}
         self._invited = False
@@ -182,8 +194,11 @@ class _Narrator:
             self._invite()
 
     def _invite(self) -> None:
+        from serve_app.ops.local_cluster import TOKEN_NAME
+
+        dashboard = f"http://127.0.0.1:{self._cluster.ports.dashboard}"
         click.echo(
-            f"\nServing on {self._url}/v1   (dashboard: http://127.0.0.1:{self._dashboard_port})\n"
+            f"\nServing on {self._url}/v1   (dashboard: {dashboard}, its token: {self._cluster.run_dir / TOKEN_NAME})\n"
             f"  curl {self._url}/v1/chat/completions -H 'content-type: application/json' \\\n"
             """    -d '{"model": "fast", "messages": [{"role": "user", "content": "What is 3 + 4?"}]}'\n"""
             "Ctrl-C stops it."

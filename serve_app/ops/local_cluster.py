@@ -13,6 +13,8 @@ from serve_app.http_server import ADDRESS_VARIABLE
 RUN_VARIABLE = "HEADROOM_RUN"
 """Carried by every process of one `headroom up`, so that `headroom down` finds what is left of it."""
 HEAD_NODE = "head"
+TOKEN_NAME = "ray-token"  # noqa: S105 - a file's name
+"""File of the run directory with the secret that Ray asks of whoever talks to its control plane."""
 OBJECT_STORE_BYTES = 256 << 20
 """Requests go over HTTP, not through the object store: Ray's least plus room for arguments and logs."""
 
@@ -32,13 +34,17 @@ class Ports:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LocalCluster:
-    """What to start. `address` is where Ray and Serve listen, `programs` the directory of `ray` and `serve`."""
+    """What to start. `address` is where Ray and Serve listen, `programs` the directory of `ray` and `serve`.
+
+    `socket_dir` is short: Serve adds a node id of 56 characters, and HAProxy's sockets may have 97 in all.
+    """
 
     config: Path
     home: Path
     run_id: str
     run_dir: Path
     temp_dir: Path
+    socket_dir: Path
     address: str
     ports: Ports
     num_cpus: int
@@ -55,11 +61,14 @@ def environment(cluster: LocalCluster) -> dict[str, str]:
         "HEADROOM_CONFIG_DIR": str(cluster.config.parent),
         RUN_VARIABLE: cluster.run_id,
         "RAY_ADDRESS": f"{cluster.address}:{cluster.ports.gcs}",
+        # Always said: when it is not, Ray decides by what lies in ~/.ray, and `ray start` and `serve run` differ.
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN_PATH": str(run_dir / TOKEN_NAME),
         "RAY_SERVE_ENABLE_HA_PROXY": "1",
         "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
         "RAY_SERVE_HAPROXY_NBTHREAD": str(min(4, cluster.num_cpus)),
         "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(run_dir / "haproxy.cfg"),
-        "RAY_SERVE_HAPROXY_SOCKET_PATH": str(run_dir / "haproxy.sock"),
+        "RAY_SERVE_HAPROXY_SOCKET_PATH": str(cluster.socket_dir / "haproxy.sock"),
         "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(run_dir),
         "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(run_dir / "haproxy.state"),
         "RAY_SERVE_HAPROXY_STATS_PORT": str(cluster.ports.haproxy_stats),
