@@ -1,0 +1,233 @@
+"""One real `headroom up` below this test: started, asked, ended by Ctrl-C, and what it left behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+
+from serve_app.ops.local_cluster import RUN_VARIABLE, TOKEN_NAME
+from tests.integration.default_models import HEADROOM, ROOT
+from tests.integration.waiting import eventually
+
+READY_S = 300.0
+"""Deadline, not promise: a busy CI machine starts three engines one after the other."""
+_STOP_S = 60.0
+_TAIL_LINES = 40
+_SHM = Path("/dev/shm")
+_PASSED_ON = ("PATH", "HOME", "LANG", "TMPDIR", "LD_LIBRARY_PATH")
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """One run of the command line."""
+
+    code: int
+    out: str
+    err: str
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports nobody has now; held together until all are chosen, so that they differ."""
+    held = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [int(one.getsockname()[1]) for one in held]
+    for one in held:
+        one.close()
+    return ports
+
+
+def short_home() -> Path:
+    """A home whose path leaves room for Ray's Unix sockets (107 bytes in all)."""
+    return Path(tempfile.mkdtemp(prefix="hr-"))
+
+
+def clean_environment(home: Path, more: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Nothing of the caller's Ray, Headroom or OpenTelemetry settings."""
+    kept = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
+    return {**kept, "HEADROOM_HOME": str(home), "NO_PROXY": "127.0.0.1,localhost", **(more or {})}
+
+
+def headroom(*arguments: str, home: Path, timeout_s: float = 60.0) -> Finished:
+    done = subprocess.run(
+        [HEADROOM, *arguments],
+        cwd=ROOT,
+        env=clean_environment(home),
+        capture_output=True,
+        text=True,
+        timeout=timeout_s,
+        check=False,
+    )
+    return Finished(done.returncode, done.stdout, done.stderr)
+
+
+class LiveCluster:
+    """Serves `config` (the text of a cluster.yaml) on free ports from the home it is given."""
+
+    def __init__(self, config: str, *, home: Path, environment: Mapping[str, str] | None = None) -> None:
+        self.home = home
+        http_port, self.ray_port, dashboard_port = free_ports(3)
+        self.url = f"http://127.0.0.1:{http_port}"
+        self.dashboard_url = f"http://127.0.0.1:{dashboard_port}"
+        self._file = home / "cluster.yaml"
+        self._file.write_text(re.sub(r"(?m)^  port: \d+$", f"  port: {http_port}", config))
+        self._shm_before = set(_SHM.iterdir())
+        self._output = home / "up.log"
+        self._seen: set[psutil.Process] = set()
+        self._stopped = False
+        with self._output.open("wb") as output:
+            self._process = subprocess.Popen(
+                [HEADROOM, "up", self._file, "--ray-port", str(self.ray_port), "--dashboard-port", str(dashboard_port)],
+                cwd=ROOT,
+                env=clean_environment(home, environment),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    # -- asking --------------------------------------------------------------------------------------
+
+    def get(self, path: str) -> httpx.Response:
+        return httpx.get(f"{self.url}{path}", timeout=10.0, trust_env=False)
+
+    def health(self) -> dict[str, Any]:
+        """Empty while nothing answers."""
+        try:
+            answer = self.get("/health").json()
+        except (httpx.HTTPError, ValueError):
+            return {}
+        return answer if isinstance(answer, dict) else {}
+
+    def wait_for_health(self, status: str, *, deadline_s: float = READY_S) -> dict[str, Any]:
+        def reached() -> dict[str, Any]:
+            assert self._process.poll() is None, f"`headroom up` ended:\n{self.said()}"
+            health = self.health()
+            return health if health.get("status") == status else {}
+
+        return eventually(reached, deadline_s=deadline_s, what=f"health {status!r}")
+
+    def dashboard(self, path: str) -> Any:
+        """JSON of Ray's dashboard, which asks for this run's token."""
+        token = (self.home / "run" / self.run_id / TOKEN_NAME).read_text()
+        headers = {"Authorization": f"Bearer {token}"}
+        answer = httpx.get(f"{self.dashboard_url}{path}", headers=headers, timeout=10.0, trust_env=False)
+        return answer.raise_for_status().json()
+
+    def headroom(self, *arguments: str, timeout_s: float = 60.0) -> Finished:
+        return headroom(*arguments, home=self.home, timeout_s=timeout_s)
+
+    def fleet(self) -> dict[str, Any]:
+        fleet: dict[str, Any] = self.get("/admin/fleet").raise_for_status().json()
+        return fleet
+
+    def said(self) -> str:
+        """What `headroom up` printed; its end, with those of Ray and Serve, when it is long."""
+        files = [self._output, *sorted(self.home.glob("run/*/*.log"))]
+        return "\n".join(f"-- {file}\n{_tail(file)}" for file in files if file.exists())
+
+    # -- its processes -------------------------------------------------------------------------------
+
+    @property
+    def run_id(self) -> str:
+        record = json.loads((self.home / "run" / "up.json").read_text())
+        return str(record["run_id"])
+
+    def processes(self) -> list[psutil.Process]:
+        """Everything that lives below `headroom up` now."""
+        living = [one for one in psutil.Process(self._process.pid).children(recursive=True) if lives(one)]
+        self._seen.update(living)
+        return living
+
+    def process_titled(self, start: str) -> psutil.Process:
+        """The one process whose title begins so, such as `ray::ServeReplica:mini@head`."""
+        (found,) = [one for one in self.processes() if _title(one).startswith(start)]
+        return found
+
+    def engine_core(self, model: str) -> psutil.Process:
+        (core,) = [child for child in self.replica(model).children(recursive=True) if "EngineCore" in _title(child)]
+        return core
+
+    def replica(self, model: str) -> psutil.Process:
+        return self.process_titled(f"ray::ServeReplica:{model}@head")
+
+    # -- its end -------------------------------------------------------------------------------------
+
+    def stop(self) -> None:
+        """Ctrl-C. Raises AssertionError if it does not end well or leaves anything; the second call does nothing."""
+        if self._stopped:
+            return
+        self._stopped = True
+        running = self._process.poll() is None
+        run_id = self.run_id if running else ""
+        if running:
+            self.processes()
+            self._process.send_signal(signal.SIGINT)
+            try:
+                self._process.wait(_STOP_S)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
+        left = self._left_over(run_id)
+        shared_memory = {path.name for path in set(_SHM.iterdir()) - self._shm_before - _shared_memory_in_use()}
+        for process in left:
+            process.kill()
+        assert not left, f"left running: {[(one.pid, name) for one, name in left.items()]}\n{self.said()}"
+        assert not shared_memory, f"left in /dev/shm: {shared_memory}\n{self.said()}"
+        assert self._process.returncode == 0 or not running, self.said()
+        shutil.rmtree(self.home, ignore_errors=True)
+
+    def _left_over(self, run_id: str) -> dict[psutil.Process, str]:
+        """Living processes we saw below it, and any that carries the mark of its run, each with its title."""
+        marked = {one for one in psutil.process_iter() if run_id and _mark(one) == run_id}
+        return {one: _title(one) for one in self._seen | marked if lives(one)}
+
+
+def lives(process: psutil.Process) -> bool:
+    """A pid that another process has now is not alive; nor is a zombie."""
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def _mark(process: psutil.Process) -> str | None:
+    try:
+        return process.environ().get(RUN_VARIABLE)
+    except psutil.Error:
+        return None
+
+
+def _title(process: psutil.Process) -> str:
+    try:
+        return " ".join(process.cmdline())
+    except psutil.Error:
+        return ""
+
+
+def _shared_memory_in_use() -> set[Path]:
+    """Files that a living process has mapped or open: of other programs, once ours are all gone."""
+    found: set[Path] = set()
+    for process in psutil.process_iter():
+        try:
+            mapped = (line.path for line in process.memory_maps(grouped=False))
+            opened = (file.path for file in process.open_files())
+            found |= {Path(path) for path in (*mapped, *opened) if path.startswith(f"{_SHM}/")}
+        except psutil.Error:
+            continue
+    return found
+
+
+def _tail(file: Path) -> str:
+    return "\n".join(file.read_text(errors="replace").splitlines()[-_TAIL_LINES:])
