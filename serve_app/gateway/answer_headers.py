@@ -43,8 +43,14 @@ class StoredAnswer(Answered, Protocol):
     def body(self) -> bytes: ...
 
 
+def own_headers(trace_id: str, request_id: bytes | None) -> Headers:
+    """By which the caller can name this request; `request_id` None where the server around us names it."""
+    named = [] if request_id is None else [(b"x-request-id", request_id)]
+    return [(b"x-trace-id", trace_id.encode()), *named]
+
+
 def origin_headers(answer: Answered, state: CacheState) -> Headers:
-    """Who answered and how. `x-headroom-checkpoint-step` is empty when the checkpoint does not say."""
+    """Who answered and how. `x-headroom-checkpoint-step` is left out when the checkpoint does not say."""
     return list(_origin(answer.mode, answer.model, answer.weights_version, answer.checkpoint_step, state))
 
 
@@ -62,10 +68,11 @@ def hit_headers(entry: StoredAnswer) -> Headers:
 def _origin(
     mode: str, model: str, version: str, step: int | None, state: CacheState
 ) -> tuple[tuple[bytes, bytes], ...]:
+    known_step = () if step is None else ((b"x-headroom-checkpoint-step", str(step).encode()),)
     return (
         (b"x-headroom-model", model.encode()),
         (b"x-headroom-mode", mode.encode()),
         (b"x-headroom-cache", state.value.encode()),
         (b"x-headroom-weights-version", version.encode()),
-        (b"x-headroom-checkpoint-step", b"" if step is None else str(step).encode()),
+        *known_step,
     )

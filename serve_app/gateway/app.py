@@ -14,6 +14,7 @@ from typing import Final
 from serve_app.api.errors import ApiError, method_not_allowed, not_found
 from serve_app.config.settings import Settings
 from serve_app.engines.protocol import Endpoint
+from serve_app.gateway.answer_headers import own_headers
 from serve_app.gateway.asgi import BodyReader, Receive, Scope, Send, read_headers, send_whole
 from serve_app.gateway.board import KEPT_BYTES, FlightBoard
 from serve_app.gateway.cache import ENTRY_OVERHEAD_BYTES, MemoryStore, Store
@@ -51,7 +52,10 @@ class Gateway:
         clock: Callable[[], float] = time.monotonic,
         store: Store | None = None,
         created: int | None = None,
+        names_requests: bool = True,
     ) -> None:
+        """`names_requests` False: the server around us adds `x-request-id` to every answer, as Ray Serve does."""
+        self._names_requests = names_requests
         self._settings = settings
         self._clock = clock
         self._secret = b""
@@ -82,6 +86,7 @@ class Gateway:
             board=self._board,
             peers=self._peers,
             meters=self._meters,
+            names_requests=names_requests,
         )
         self._pages = Pages(
             settings=settings,
@@ -139,7 +144,7 @@ class Gateway:
         asked, _ = read_headers(scope["headers"])
         internal = asked.secret is not None and bool(self._secret) and hmac.compare_digest(asked.secret, self._secret)
         answer = await self._page(path, method, route, internal=internal)
-        own = [(b"x-trace-id", trace.trace_id.encode()), (b"x-request-id", asked.request_id)]
+        own = own_headers(trace.trace_id, asked.request_id if self._names_requests else None)
         if isinstance(answer, ApiError):
             status = answer.status
             await send_whole(send, status, [*answer.headers(), *own], answer.body())

@@ -65,6 +65,7 @@ class GatewayReplica:
             control=ControllerLink(controller),
             recorder=self._recorder,
             replica=self._replica,
+            names_requests=False,
         )
         self._peer_server = HttpServer(self._gateway)
         await self._peer_server.start(host=own_address())

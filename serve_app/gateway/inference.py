@@ -13,7 +13,7 @@ from http import HTTPStatus
 from serve_app.api.errors import ApiError, Outcome
 from serve_app.api.requests import parse_request
 from serve_app.engines.protocol import Endpoint
-from serve_app.gateway.answer_headers import CacheState, Headers
+from serve_app.gateway.answer_headers import CacheState, Headers, own_headers
 from serve_app.gateway.asgi import BODY, START, Asked, BodyReader, Receive, Scope, Send, read_headers
 from serve_app.gateway.board import FlightBoard, may_read
 from serve_app.gateway.cache import ReadyEntry, Store
@@ -62,7 +62,9 @@ class Inference:
         board: FlightBoard,
         peers: Peers,
         meters: Meters,
+        names_requests: bool,
     ) -> None:
+        self._names_requests = names_requests
         self._tenant = tenant
         self._replica = replica
         self._clock = clock
@@ -88,10 +90,10 @@ class Inference:
         headers = scope["headers"]
         trace = begin_request(_METHOD, endpoint, headers)
         asked, refusal = read_headers(headers)
-        own_headers = [(b"x-trace-id", trace.trace_id.encode()), (b"x-request-id", asked.request_id)]
+        named = own_headers(trace.trace_id, asked.request_id if self._names_requests else None)
         visit = Visit(
             endpoint=endpoint,
-            client=Client(receive, send, own_headers),
+            client=Client(receive, send, named),
             asked=asked,
             trace=trace,
             headers=headers,
