@@ -18,9 +18,11 @@ from serve_app.engines.protocol import Endpoint, Engine, Stream, Unary
 
 Scope = Mapping[str, Any]
 Receive = Callable[[], Awaitable[Mapping[str, Any]]]
+Header = tuple[bytes, bytes]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 
 SECRET_HEADER = b"x-headroom-internal"
+WEIGHTS_HEADER = b"x-headroom-weights-version"
 _REQUEST_ID = {b"x-request-id": "x-request-id"}
 _WITH_TRACE = {**_REQUEST_ID, b"traceparent": "traceparent", b"tracestate": "tracestate"}
 _JSON = (b"content-type", b"application/json")
@@ -31,8 +33,9 @@ _ROUTES = {endpoint.value: endpoint for endpoint in Endpoint}
 class EngineServer:
     """ASGI application around one engine. `closed` refuses new work while the replica drains."""
 
-    def __init__(self, engine: Engine, *, secret: str, traced: bool = False) -> None:
+    def __init__(self, engine: Engine, *, secret: str, weights_version: str, traced: bool = False) -> None:
         """`traced` False keeps trace headers from an engine that would only complain of them."""
+        self._origin = (WEIGHTS_HEADER, weights_version.encode())
         self._engine = engine
         self._secret = secret.encode()
         self._forwarded = _WITH_TRACE if traced else _REQUEST_ID
@@ -79,15 +82,15 @@ class EngineServer:
     async def _answer(self, endpoint: Endpoint, body: bytes, headers: Mapping[str, str], send: Send) -> None:
         answer = await self._engine.answer(endpoint, body, headers)
         if isinstance(answer, Unary):
-            await _send(send, answer.status, answer.body)
+            await _send(send, answer.status, answer.body, self._origin)
         else:
-            await _stream(send, answer)
+            await _stream(send, answer, self._origin)
 
 
-async def _stream(send: Send, answer: Stream) -> None:
+async def _stream(send: Send, answer: Stream, origin: Header) -> None:
     chunks: AsyncIterator[bytes] = answer.chunks
     async with contextlib.aclosing(chunks) as events:  # type: ignore[type-var]  # vLLM yields async generators
-        await send({"type": "http.response.start", "status": HTTPStatus.OK, "headers": [_EVENTS]})
+        await send({"type": "http.response.start", "status": HTTPStatus.OK, "headers": [_EVENTS, origin]})
         async for chunk in events:
             await send({"type": "http.response.body", "body": chunk, "more_body": True})
     await send({"type": "http.response.body", "body": b""})
@@ -117,9 +120,9 @@ async def _cancel(task: asyncio.Future[None]) -> None:
             await task
 
 
-async def _send(send: Send, status: int, body: bytes) -> None:
+async def _send(send: Send, status: int, body: bytes, *more: Header) -> None:
     length = (b"content-length", str(len(body)).encode())
-    await send({"type": "http.response.start", "status": int(status), "headers": [_JSON, length]})
+    await send({"type": "http.response.start", "status": int(status), "headers": [_JSON, length, *more]})
     await send({"type": "http.response.body", "body": body})
 
 

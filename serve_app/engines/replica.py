@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import os
 import time
 from collections.abc import Iterator
@@ -61,10 +62,16 @@ class EngineReplica:
         self._shares = await self._held_shares()
         self._engine = await self._imported_engine()
         await self._turn()
-        self._app = EngineServer(self._engine, secret=self._claim.internal_secret, traced=enabled())
+        self._app = EngineServer(
+            self._engine,
+            secret=self._claim.internal_secret,
+            weights_version=self._claim.weights.version,
+            traced=enabled(),
+        )
         self._server, report = await self._started()
         await self._controller.ready.remote(self._claim.slot.name, self._claim.epoch, report)
         self._tasks.append(asyncio.create_task(self._watch()))
+        gc.freeze()  # what is there now stays; collections need not walk it
         _log.info("engine ready", **self._facts(), url=report.url, load_s=round(report.load_s, 1))
 
     def reconfigure(self, config: dict[str, Any]) -> None:

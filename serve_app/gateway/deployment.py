@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 from collections.abc import Awaitable, Mapping
 from typing import Any
 
@@ -70,6 +71,7 @@ class GatewayReplica:
         self._peer_server = HttpServer(self._gateway)
         await self._peer_server.start(host=own_address())
         self._tasks = [asyncio.create_task(work) for work in (self._follow(), self._push(), self._register())]
+        gc.freeze()  # what is there now stays; collections need not walk it
 
     def __serve_build_asgi_app__(self) -> ASGIApp:
         """Asked for by Serve once the constructor has run."""
