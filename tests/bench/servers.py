@@ -130,7 +130,9 @@ def vllm_as_user_command(engine: Engine, *, log: Path) -> Command:
 
 def _vllm(name: str, checkpoint: Path, arguments: list[str], variables: dict[str, str], *, log: Path) -> Command:
     port = free_port()
-    command = [str(PROGRAMS / "vllm"), "serve", str(checkpoint), "--host", "127.0.0.1", "--port", str(port)]
+    # Not `vllm serve`: vLLM's CPU build has no such command, its package being named otherwise.
+    module = [sys.executable, "-m", "vllm.entrypoints.openai.api_server"]
+    command = [*module, "--model", str(checkpoint), "--host", "127.0.0.1", "--port", str(port)]
     url = f"http://127.0.0.1:{port}"
     return Command(
         name=name, arguments=[*command, *arguments], variables=variables, url=url, ready=answers_200("/health"), log=log
