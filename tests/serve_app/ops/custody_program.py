@@ -1,0 +1,54 @@
+"""Run by the custody tests in a process of its own: starts a family of processes, orphans it, lets custody end it.
+
+Prints as JSON how many descendants lived before and after, and whether the shared memory they made is gone.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from pathlib import Path
+
+from serve_app.ops.process_custody import Custody
+
+_GRANDCHILD = """
+import mmap, os, signal, sys, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+path = sys.argv[1]
+with open(path, "wb") as file:
+    file.truncate(4096)
+with open(path, "r+b") as file:
+    memory = mmap.mmap(file.fileno(), 4096)
+print("up", flush=True)
+time.sleep(600)
+"""
+_CHILD = """
+import subprocess, sys, time
+family = subprocess.Popen([sys.executable, "-c", sys.argv[1], sys.argv[2]], start_new_session=True)
+time.sleep(600)
+"""
+
+
+def main() -> None:
+    name = Path("/dev/shm") / f"headroom-test-{os.getpid()}"
+    custody = Custody()
+    child = custody.start(
+        [sys.executable, "-c", _CHILD, _GRANDCHILD, str(name)],
+        environment=os.environ,
+        output=Path(os.devnull),
+    )
+    deadline_s = time.monotonic() + 20
+    while not (len(custody.descendants()) == 2 and name.exists()) and time.monotonic() < deadline_s:
+        time.sleep(0.01)
+    child.kill()
+    child.wait()
+    before = len(custody.descendants())
+    num_killed = custody.release(grace_s=0.5)
+    after = len(custody.descendants())
+    sys.stdout.write(json.dumps({"before": before, "after": after, "killed": num_killed, "memory_left": name.exists()}))
+
+
+if __name__ == "__main__":
+    main()
