@@ -1,6 +1,7 @@
 """Fleet groups: per node one detached placement group, with one whole-device bundle per device.
 
 Only this file creates placement groups, wardens and shares. All calls block; run them off the event loop.
+Ray finds a placement group by name inside one namespace: callers are Serve replicas, which all share Serve's.
 """
 
 from __future__ import annotations

@@ -79,6 +79,8 @@ def environment(cluster: LocalCluster) -> dict[str, str]:
         ADDRESS_VARIABLE: cluster.address,
         # The default of the optimised setting holds a thousand log lines back.
         "RAY_SERVE_REQUEST_PATH_LOG_BUFFER_SIZE": "1",
+        # Ray starts its workers at niceness 15: behind every other program of the machine.
+        "RAY_worker_niceness": "0",
         # A killed replica takes its engine core with it.
         "RAY_process_group_cleanup_enabled": "1",
         **cluster.tracing,
