@@ -22,6 +22,9 @@ _ON_HOST = {
     # The automatic binding would give every engine the same cores.
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",
     "OMP_NUM_THREADS": "1",
+    # vLLM compiles what counts log-probabilities at their first use: with a C++ compiler the engine stands still for
+    # half a minute, without one it dies. It runs as written instead. Source: vLLM 0.32 `v1/sample/ops/logprobs.py`.
+    "TORCH_COMPILE_DISABLE": "1",
     "CUDA_VISIBLE_DEVICES": "",
 }
 

@@ -51,7 +51,8 @@ class Custody:
                 num_killed += _signal(process, signal.SIGKILL)
             psutil.wait_procs(remaining, timeout=grace_s)
             collect_zombies()
-        for path in (_shared_memory() - self._shm_before) & ours:
+        new = _shared_memory() - self._shm_before
+        for path in (new & ours) | _abandoned_semaphores(new):
             path.unlink(missing_ok=True)
         return num_killed
 
@@ -100,3 +101,20 @@ def _shared_memory_of(processes: Sequence[psutil.Process]) -> set[Path]:
             continue
         found |= {Path(path) for line in lines if (path := line[73:].strip()).startswith(f"{_SHM}/")}
     return found
+
+
+def _abandoned_semaphores(files: set[Path]) -> set[Path]:
+    """Semaphores of Python's multiprocessing that nobody has mapped any more.
+
+    Whoever was killed earlier, its resource tracker with it, leaves them. A living owner keeps its own mapped until
+    it unlinks it, so that none of another program is meant. Source: CPython 3.11 `multiprocessing/synchronize.py`.
+    """
+    semaphores = {path for path in files if path.name.startswith("sem.mp-") and _is_ours(path)}
+    return semaphores - _shared_memory_of(list(psutil.process_iter())) if semaphores else set()
+
+
+def _is_ours(path: Path) -> bool:
+    try:
+        return path.stat().st_uid == os.geteuid()
+    except FileNotFoundError:
+        return False

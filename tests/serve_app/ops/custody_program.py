@@ -1,6 +1,7 @@
 """Run by the custody tests in a process of its own: starts a family of processes, orphans it, lets custody end it.
 
-Prints as JSON how many descendants lived before and after, and whether the shared memory they made is gone.
+Prints as JSON how many descendants lived before and after, and whether the shared memory they made is gone: what was
+mapped until the end, and a semaphore whose owner had been killed before.
 """
 
 from __future__ import annotations
@@ -34,6 +35,8 @@ time.sleep(600)
 def main() -> None:
     name = Path("/dev/shm") / f"headroom-test-{os.getpid()}"
     custody = Custody()
+    semaphore = Path("/dev/shm") / f"sem.mp-headroom-test-{os.getpid()}"
+    semaphore.touch()
     child = custody.start(
         [sys.executable, "-c", _CHILD, _GRANDCHILD, str(name)],
         environment=os.environ,
@@ -47,7 +50,8 @@ def main() -> None:
     before = len(custody.descendants())
     num_killed = custody.release(grace_s=0.5)
     after = len(custody.descendants())
-    sys.stdout.write(json.dumps({"before": before, "after": after, "killed": num_killed, "memory_left": name.exists()}))
+    memory_left = name.exists() or semaphore.exists()
+    sys.stdout.write(json.dumps({"before": before, "after": after, "killed": num_killed, "memory_left": memory_left}))
 
 
 if __name__ == "__main__":
