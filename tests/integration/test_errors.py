@@ -8,7 +8,7 @@ import httpx
 import openai
 import pytest
 
-from tests.integration.asking import chat, error_of, post_chat, user
+from tests.integration.asking import ENDLESS, chat, error_of, post_chat, user
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 
@@ -97,9 +97,10 @@ class TestLengths:
         with pytest.raises(openai.BadRequestError, match="512"):
             chat(client, "mini", "7 " * 600)
 
-    def test_a_prompt_that_leaves_no_room_for_its_answer_is_refused_with_the_limit(self, client: openai.OpenAI) -> None:
-        with pytest.raises(openai.BadRequestError, match="512"):
-            chat(client, "base", "What is 1 + 1?", max_tokens=512)
+    def test_prompt_and_answer_share_the_models_limit(self, client: openai.OpenAI) -> None:
+        usage = chat(client, "base", "What is 1 + 1?", max_tokens=512, extra_body=ENDLESS).usage
+        assert usage is not None
+        assert usage.total_tokens == 512
 
     @pytest.mark.parametrize("limit", [513, 10**9, 2**62])
     def test_more_tokens_than_the_model_takes_are_refused_with_the_limit(

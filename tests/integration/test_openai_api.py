@@ -25,7 +25,7 @@ class TestModelList:
         assert client.models.retrieve("fast").id == "fast"
 
     def test_one_that_is_not_there_is_not_found(self, client: openai.OpenAI) -> None:
-        with pytest.raises(openai.NotFoundError, match="Valid values: mini, small, base, fast, balanced, creative"):
+        with pytest.raises(openai.NotFoundError, match=r"mini, small, base.*fast, balanced, creative"):
             client.models.retrieve("huge")
 
 
@@ -89,8 +89,11 @@ class TestCompletion:
         assert len(pieces) > 2
         assert "".join(piece.choices[0].text for piece in pieces) == whole
 
-    def test_log_probabilities_come_with_their_alternatives(self, client: openai.OpenAI) -> None:
-        answer = client.completions.create(model="mini", prompt="Even or odd: 7", max_tokens=4, logprobs=3)
+    def test_log_probabilities_come_with_their_alternatives_at_once(self, client: openai.OpenAI) -> None:
+        """Nothing is compiled for them at their first use, which took half a minute and a C++ compiler."""
+        answer = client.with_options(timeout=10).completions.create(
+            model="mini", prompt="Even or odd: 7", max_tokens=4, logprobs=3
+        )
         logprobs = answer.choices[0].logprobs
         assert logprobs is not None
         assert logprobs.token_logprobs is not None

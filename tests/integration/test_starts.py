@@ -164,8 +164,8 @@ def _local_cluster(home: Path) -> LocalCluster:
 def _end_tree(process: subprocess.Popen[bytes]) -> None:
     """Our own Ray, by the ids of its processes: never `ray stop`, which ends every Ray of the machine."""
     family = psutil.Process(process.pid).children(recursive=True)
-    process.terminate()
-    process.wait(30)
+    process.kill()
+    process.wait()
     for member in family:
         if lives(member):
             member.kill()

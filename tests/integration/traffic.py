@@ -18,9 +18,10 @@ _TIMEOUT_S = 60.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """`status` 0: no HTTP answer, and `reason` says why. Times on the monotonic clock."""
+    """`status` 0: no HTTP answer, and `reason` says why; `model` is who answered. Times on the monotonic clock."""
 
     status: int
+    model: str = ""
     reason: str
     began_s: float
     ended_s: float
@@ -29,7 +30,7 @@ class Answer:
 class Traffic:
     """Context manager: `num_clients` ask `model` one question after the other until the block ends.
 
-    By its name a model is asked past the cache, so that every question reaches the engine.
+    Always past the cache, so that every question reaches an engine.
     """
 
     def __init__(self, url: str, model: str, *, num_clients: int = 2, max_tokens: int = 24) -> None:
@@ -74,8 +75,13 @@ class Traffic:
     def _ask(self, client: httpx.Client) -> Answer:
         began_s = time.monotonic()
         try:
-            response = client.post("/v1/chat/completions", json=self._body)
+            response = client.post("/v1/chat/completions", json=self._body, headers={"cache-control": "no-store"})
         except httpx.HTTPError as error:
             return Answer(status=0, reason=repr(error), began_s=began_s, ended_s=time.monotonic())
-        reason = "" if response.status_code == 200 else response.text[:200]
-        return Answer(status=response.status_code, reason=reason, began_s=began_s, ended_s=time.monotonic())
+        return Answer(
+            status=response.status_code,
+            model=response.headers.get("x-headroom-model", ""),
+            reason="" if response.status_code == 200 else response.text[:300],
+            began_s=began_s,
+            ended_s=time.monotonic(),
+        )
