@@ -125,10 +125,17 @@ class VllmEngine:
         except Exception as error:  # noqa: BLE001 - vLLM maps each of its exceptions to a status itself
             return _unary(create_error_response(error)) if self.alive() else _ENGINE_DEAD
         if isinstance(result, ErrorResponse):
-            return _unary(result)
+            return _unary(result) if self.alive() else _ENGINE_DEAD
         if hasattr(result, "model_dump_json"):
             return Unary(HTTPStatus.OK, result.model_dump_json().encode())
-        return Stream(_encoded(result))
+        return Stream(self._encoded(result))
+
+    async def _encoded(self, chunks: AsyncIterator[str]) -> AsyncIterator[bytes]:
+        """vLLM ends a stream well also when its engine died; ours breaks off, so that the gateway says what happened."""
+        async for chunk in chunks:
+            if not self.alive():
+                return
+            yield chunk.encode()
 
     def alive(self) -> bool:
         return self._llm is not None and not self._llm.errored
@@ -160,11 +167,6 @@ def _starlette_request(endpoint: Endpoint, headers: Mapping[str, str]) -> Reques
 
 def _unary(response: ErrorResponse) -> Unary:
     return Unary(response.error.code, orjson.dumps(response.model_dump()))
-
-
-async def _encoded(chunks: AsyncIterator[str]) -> AsyncIterator[bytes]:
-    async for chunk in chunks:
-        yield chunk.encode()
 
 
 def _first_problem(error: ValidationError) -> str:
