@@ -131,7 +131,7 @@ class VllmEngine:
         return Stream(self._encoded(result))
 
     async def _encoded(self, chunks: AsyncIterator[str]) -> AsyncIterator[bytes]:
-        """vLLM ends a stream well also when its engine died; ours breaks off, so that the gateway says what happened."""
+        """vLLM ends a stream well even when its engine died; ours breaks off, and the gateway says what happened."""
         async for chunk in chunks:
             if not self.alive():
                 return
