@@ -17,7 +17,8 @@ from serve_app.controller.deployment import Controller
 from serve_app.gateway.deployment import GatewayReplica
 
 _LONG_POLLS = 10_000
-_NO_ACCESS_LOG = LoggingConfig(enable_access_log=False)
+_NO_ACCESS_LOG = LoggingConfig(enable_access_log=False, log_level="WARNING")
+"""Without the level Serve makes a record of each access before it is dropped. Our loggers have levels of their own."""
 
 
 def build(args: Mapping[str, Any]) -> Application:

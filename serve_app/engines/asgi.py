@@ -68,16 +68,17 @@ class EngineServer:
             return
         forwarded = {name: headers[key].decode("latin-1") for key, name in self._forwarded.items() if key in headers}
         self.num_in_flight += 1
-        work = asyncio.ensure_future(self._answer(endpoint, body, forwarded, send))
-        gone = asyncio.ensure_future(_disconnected(receive))
+        work = asyncio.current_task()
+        assert work is not None
+        watch = _Watch(work, receive)
         try:
-            await asyncio.wait((work, gone), return_when=asyncio.FIRST_COMPLETED)
-            if work.done():
-                work.result()
+            await self._answer(endpoint, body, forwarded, send)
+        except asyncio.CancelledError:
+            if not watch.client_left:
+                raise
         finally:
             self.num_in_flight -= 1
-            await _cancel(gone)
-            await _cancel(work)
+            watch.end()
 
     async def _answer(self, endpoint: Endpoint, body: bytes, headers: Mapping[str, str], send: Send) -> None:
         answer = await self._engine.answer(endpoint, body, headers)
@@ -108,16 +109,24 @@ async def _read(receive: Receive) -> bytes | None:
             return b"".join(parts)
 
 
-async def _disconnected(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
+class _Watch:
+    """Cancels a request's task when its client leaves, until `end`. One task less than waiting for both."""
 
+    def __init__(self, work: asyncio.Task[Any], receive: Receive) -> None:
+        self.client_left = False
+        self._work = work
+        self._task = asyncio.get_running_loop().create_task(self._wait(receive))
 
-async def _cancel(task: asyncio.Future[None]) -> None:
-    if not task.done():
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
+    async def _wait(self, receive: Receive) -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        self.client_left = True
+        self._work.cancel()
+
+    def end(self) -> None:
+        self._task.cancel()
+        if self.client_left:
+            self._work.uncancel()
 
 
 async def _send(send: Send, status: int, body: bytes, *more: Header) -> None:
