@@ -28,6 +28,8 @@ done = function(summary, latency, requests)
     summary.requests, summary.duration / 1e6, bad, latency:percentile(50) / 1e3, latency:percentile(99) / 1e3))
 end
 """
+_TIMEOUT = "60s"
+"""wrk calls every answer after 2 s an error unless told otherwise."""
 VARIED = "@@@@@@@@"
 """Stands in a body for eight digits that differ from request to request."""
 _LUA_VARIED = """
@@ -72,7 +74,7 @@ def _wrk(url: str, body: bytes, *, num_clients: int, duration_s: int) -> Load:
         script = Path(folder) / "post.lua"
         text = body.decode()
         script.write_text(_LUA % (text, _LUA_VARIED % random.randrange(10**8) if VARIED in text else ""))
-        command = ["wrk", "-t1", f"-c{num_clients}", f"-d{duration_s}s", "-s", str(script), url]
+        command = ["wrk", "-t1", f"-c{num_clients}", f"-d{duration_s}s", "--timeout", _TIMEOUT, "-s", str(script), url]
         done = subprocess.run(command, capture_output=True, check=True, text=True)
     line = next(line for line in done.stdout.splitlines() if line.startswith("JSON"))
     return Load(**json.loads(line.removeprefix("JSON")))
