@@ -16,7 +16,8 @@ from typing import Final
 import torch
 from torch import Tensor, nn
 
-MOMENTUM: Final = 0.95
+MOMENTUM: Final = 0.85
+"""Lower than usual, because a run has few steps."""
 COEFFICIENTS: Final = (3.4445, -4.7750, 2.0315)
 NEWTON_SCHULZ_STEPS: Final = 4
 ADAM_BETAS: Final = (0.9, 0.99)

@@ -15,6 +15,7 @@ class Recipe:
     `warm_up` of the steps and falls by a cosine to `last_rate` of its peak.
     `num_threads` is 1 because threads of one small model wait for each other more than they work, and stand
     still where other programs want the cores; models are trained side by side instead.
+    Matrices begin with a standard deviation of `matrix_scale` / √inputs, embeddings with `embedding_std`.
     `bfloat16`: multiply matrices in bfloat16 where the machine does so natively; weights stay float32.
     """
 
@@ -28,7 +29,9 @@ class Recipe:
     bfloat16: bool = False
     head_dim: int = 32
     rows_per_step: int = 8
-    row_tokens: int = 64
+    row_tokens: int = 96
+    matrix_scale: float = 0.5
+    embedding_std: float = 0.1
     warm_up: float = 0.1
     last_rate: float = 0.02
     weight_decay: float = 0.01

@@ -95,10 +95,21 @@ def new_model(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> LlamaForCau
         dtype="float32",
     )
     model = LlamaForCausalLM(config)
+    _begin(model, recipe)
     model.generation_config = GenerationConfig(
         bos_token_id=ids[BEGIN], eos_token_id=ids[END], pad_token_id=ids[PAD], do_sample=False
     )
     return model
+
+
+@torch.no_grad()
+def _begin(model: LlamaForCausalLM, recipe: Recipe) -> None:
+    """Larger random weights than transformers begins with, which this short a run would not grow out of."""
+    for name, parameter in model.named_parameters():
+        if "embed" in name:
+            parameter.normal_(std=recipe.embedding_std)
+        elif parameter.ndim == 2:
+            parameter.normal_(std=recipe.matrix_scale / math.sqrt(parameter.shape[1]))
 
 
 def learning_rate(recipe: Recipe, step: int) -> float:
