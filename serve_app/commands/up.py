@@ -55,7 +55,7 @@ def _local_cluster(config: ClusterFile, *, ray_port: int, dashboard_port: int, m
     from serve_app.config.sizes import size_bytes
     from serve_app.fleet.host_memory import read_host_memory
     from serve_app.ops.local_cluster import TOKEN_NAME, LocalCluster, Ports
-    from serve_app.ops.ports import preferred_port
+    from serve_app.ops.ports import any_port, preferred_port
     from tracing.settings import cluster_environment
 
     home = config.settings.storage.home
@@ -81,6 +81,8 @@ def _local_cluster(config: ClusterFile, *, ray_port: int, dashboard_port: int, m
             ray_client=preferred_port(address, 10001),
             haproxy_stats=preferred_port(address, 8404),
             haproxy_metrics=preferred_port(address, 9101),
+            fallback_http=any_port(address),
+            fallback_grpc=any_port(address),
         ),
         num_cpus=len(os.sched_getaffinity(0)),
         memory_bytes=size_bytes(memory) if memory else read_host_memory().total_bytes,

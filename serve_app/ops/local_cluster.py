@@ -21,7 +21,11 @@ OBJECT_STORE_BYTES = 256 << 20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ports:
-    """Every port we choose; the HTTP port is the one of cluster.yaml."""
+    """Every port we choose; the HTTP port is the one of cluster.yaml.
+
+    The two of the fallback must be of this cluster alone: Serve shares them between clusters without an error, and
+    HAProxy asks there while a gateway is not up yet, so that another cluster of this machine would answer.
+    """
 
     http: int
     gcs: int
@@ -30,6 +34,8 @@ class Ports:
     ray_client: int
     haproxy_stats: int
     haproxy_metrics: int
+    fallback_http: int
+    fallback_grpc: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,6 +79,8 @@ def environment(cluster: LocalCluster) -> dict[str, str]:
         "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(run_dir / "haproxy.state"),
         "RAY_SERVE_HAPROXY_STATS_PORT": str(cluster.ports.haproxy_stats),
         "RAY_SERVE_HAPROXY_METRICS_PORT": str(cluster.ports.haproxy_metrics),
+        "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(cluster.ports.fallback_http),
+        "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT": str(cluster.ports.fallback_grpc),
         # Long enough for HAProxy, which looks every 250 ms, to see that a replica leaves.
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "2",
         # The gateway watches its clients itself: two tasks less per request.

@@ -21,8 +21,11 @@ def is_free(host: str, port: int) -> bool:
 
 def preferred_port(host: str, port: int) -> int:
     """`port` when it is free, else any free one."""
-    if is_free(host, port):
-        return port
+    return port if is_free(host, port) else any_port(host)
+
+
+def any_port(host: str) -> int:
+    """A port that is free now, chosen by the kernel."""
     with socket.socket() as probe:
         probe.bind((host, 0))
         return int(probe.getsockname()[1])

@@ -132,7 +132,7 @@ def _message(ray: LocalCluster) -> str:
 
 
 def _local_cluster(home: Path) -> LocalCluster:
-    http, gcs, dashboard, agent, client, stats, metrics = free_ports(7)
+    http, gcs, dashboard, agent, client, stats, metrics, fallback_http, fallback_grpc = free_ports(9)
     wrong = (ROOT / "cluster.yaml").read_text().replace("headroom: 0.20", "headroom: 0.20\n        colour: red")
     config = home / "cluster.yaml"
     config.write_text(wrong.replace("port: 8000", f"port: {http}"))
@@ -153,6 +153,8 @@ def _local_cluster(home: Path) -> LocalCluster:
             ray_client=client,
             haproxy_stats=stats,
             haproxy_metrics=metrics,
+            fallback_http=fallback_http,
+            fallback_grpc=fallback_grpc,
         ),
         num_cpus=2,
         memory_bytes=4 << 30,

@@ -30,6 +30,8 @@ CLUSTER = LocalCluster(
         ray_client=50001,
         haproxy_stats=8404,
         haproxy_metrics=9101,
+        fallback_http=41001,
+        fallback_grpc=41002,
     ),
     num_cpus=2,
     memory_bytes=1 << 34,
@@ -56,3 +58,13 @@ class TestCommands:
 
     def test_every_process_can_be_found_by_its_run(self) -> None:
         assert environment(CLUSTER)["HEADROOM_RUN"] == "r1"
+
+    def test_no_other_cluster_of_this_machine_answers_while_this_one_starts(self) -> None:
+        variables = environment(CLUSTER)
+        assert variables["RAY_SERVE_FALLBACK_PROXY_HTTP_PORT"] == "41001"
+        assert variables["RAY_SERVE_FALLBACK_PROXY_GRPC_PORT"] == "41002"
+
+    def test_ray_wants_the_token_of_this_run_whatever_lies_in_the_users_home(self) -> None:
+        variables = environment(CLUSTER)
+        assert variables["RAY_AUTH_MODE"] == "token"
+        assert variables["RAY_AUTH_TOKEN_PATH"] == "/var/headroom/run/r1/ray-token"
