@@ -92,15 +92,28 @@ def _shared_memory() -> set[Path]:
 
 
 def _shared_memory_of(processes: Sequence[psutil.Process]) -> set[Path]:
-    """Files of /dev/shm that these processes have mapped or open."""
-    found: set[Path] = set()
-    for process in processes:
-        try:
-            lines = Path(f"/proc/{process.pid}/maps").read_text().splitlines()
-        except OSError:
-            continue
-        found |= {Path(path) for line in lines if (path := line[73:].strip()).startswith(f"{_SHM}/")}
-    return found
+    """Files of /dev/shm that these processes have mapped.
+
+    Told by inode: whoever makes a semaphore maps it under a passing name. Source: glibc `sem_open.c`.
+    """
+    inodes = {inode for process in processes for inode in _mapped_inodes(process.pid)}
+    return {path for path in _shared_memory() if _inode(path) in inodes}
+
+
+def _mapped_inodes(pid: int) -> set[int]:
+    try:
+        lines = Path(f"/proc/{pid}/maps").read_text().splitlines()
+    except OSError:
+        return set()
+    fields = [line.split(maxsplit=5) for line in lines if f"{_SHM}/" in line]
+    return {int(inode) for _, _, _, _, inode, _ in fields}
+
+
+def _inode(path: Path) -> int | None:
+    try:
+        return path.stat().st_ino
+    except FileNotFoundError:
+        return None
 
 
 def _abandoned_semaphores(files: set[Path]) -> set[Path]:

@@ -1,11 +1,12 @@
 """Run by the custody tests in a process of its own: starts a family of processes, orphans it, lets custody end it.
 
 Prints as JSON how many descendants lived before and after, and whether the shared memory they made is gone: what was
-mapped until the end, and a semaphore whose owner had been killed before.
+mapped until the end, and a semaphore whose owner had been killed before. `living_left`: one in use still is there.
 """
 
 from __future__ import annotations
 
+import _multiprocessing  # type: ignore[import-not-found]  # CPython's own, without types
 import json
 import os
 import sys
@@ -37,6 +38,8 @@ def main() -> None:
     custody = Custody()
     semaphore = Path("/dev/shm") / f"sem.mp-headroom-test-{os.getpid()}"
     semaphore.touch()
+    living = f"/mp-headroom-living-{os.getpid()}"
+    held = _multiprocessing.SemLock(1, 1, 1, living, False)  # as multiprocessing does, without its resource tracker
     child = custody.start(
         [sys.executable, "-c", _CHILD, _GRANDCHILD, str(name)],
         environment=os.environ,
@@ -51,7 +54,11 @@ def main() -> None:
     num_killed = custody.release(grace_s=0.5)
     after = len(custody.descendants())
     memory_left = name.exists() or semaphore.exists()
-    sys.stdout.write(json.dumps({"before": before, "after": after, "killed": num_killed, "memory_left": memory_left}))
+    living_left = Path(f"/dev/shm/sem.{living.removeprefix('/')}").exists()
+    if living_left:
+        _multiprocessing.sem_unlink(held.name)
+    found = {"before": before, "after": after, "killed": num_killed}
+    sys.stdout.write(json.dumps({**found, "memory_left": memory_left, "living_left": living_left}))
 
 
 if __name__ == "__main__":
