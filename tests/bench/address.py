@@ -120,7 +120,7 @@ def _add_echo_route(ours: Service, answer: bytes) -> None:
 
 
 def options_from(arguments: argparse.Namespace) -> Options:
-    rounds = Rounds(num_rounds=2, duration_s=3) if arguments.quick else Rounds(num_rounds=5, duration_s=5)
+    rounds = Rounds(num_rounds=2, duration_s=3) if arguments.quick else Rounds(num_rounds=4, duration_s=4)
     clients = tuple(int(number) for number in arguments.clients.split(","))
     return Options(clients=clients, rounds=rounds, as_user=not arguments.quick, home=arguments.home)
 

@@ -25,6 +25,7 @@ MODEL = "mini"
 """The compared one; the product serves all of `MODELS`."""
 PROGRAMS = Path(sys.executable).parent
 MODELS = ("mini", "small", "base")
+_LEFT_BY_RUNS = ("ray", "run", "state", "traces")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,8 +62,10 @@ class Engine:
 
 
 def prepare_home(home: Path) -> None:
-    """A home of the bench's own. Default models that the user has already are copied, so that none is trained twice."""
+    """A home of the bench's own, as new but for its models: those the user has already are not trained again."""
     home.mkdir(parents=True, exist_ok=True)
+    for name in _LEFT_BY_RUNS:
+        shutil.rmtree(home / name, ignore_errors=True)
     users = Path(os.environ.get("HEADROOM_HOME", "~/.headroom")).expanduser() / "models"
     for name in MODELS:
         if (users / name).is_dir() and not (home / "models" / name).exists():
