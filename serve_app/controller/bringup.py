@@ -77,8 +77,9 @@ class Bringup:
         inventory, plan = stored.inventory, stored.plan
         self.state.inventory, self.state.plan = inventory, plan
         self.state.problems |= {refusal.model: refusal.message for refusal in plan.refusals}
-        if await self._fleet.prepare(inventory):
+        if await self._fleet.is_new(inventory):
             self._store.drop_tenures()
+        await self._fleet.prepare(inventory)
         slots = slots_of(plan, inventory)
         ledger.plan(slots)
         ledger.restore(self._store.tenures(), now_s=time.monotonic())

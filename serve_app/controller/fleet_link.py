@@ -13,7 +13,8 @@ from serve_app.controller.claims import Slot, SlotState
 from serve_app.controller.ledger import Ledger, Tenure
 from serve_app.fleet.actors import DeviceReading, ShareProcesses
 from serve_app.fleet.cluster import ClusterNode, live_nodes, read_inventory
-from serve_app.fleet.groups import ensure_fleet_group, ensure_warden, seats
+from serve_app.fleet.groups import ensure_fleet_group, ensure_warden, find_group, seats
+from serve_app.fleet.names import fleet_group_name
 from serve_app.fleet.process_memory import ProcessKey
 
 _READ_TIMEOUT_S = 5.0
@@ -33,20 +34,23 @@ class FleetLink:
         self._nodes = {node.name: node for node in nodes}
         return await asyncio.to_thread(read_inventory, nodes, choice=choice, version=version)
 
-    async def prepare(self, inventory: Inventory) -> bool:
-        """Fleet groups and wardens for every node of the inventory. Raises FleetUnready.
+    async def is_new(self, inventory: Inventory) -> bool:
+        """A fleet group is missing: this Ray cluster is new, and no tenure of an earlier one lives.
 
-        True when a group had to be made: this Ray cluster is new, and no tenure of an earlier one lives.
+        To be asked before `prepare`, which makes the groups and may end half done.
         """
-        made = False
+        groups = [fleet_group_name(node.name) for node in inventory.nodes]
+        return any([await asyncio.to_thread(find_group, group) is None for group in groups])
+
+    async def prepare(self, inventory: Inventory) -> None:
+        """Fleet groups and wardens for every node of the inventory. Raises FleetUnready."""
         if not self._nodes:
             self._nodes = {node.name: node for node in await asyncio.to_thread(live_nodes)}
         for node in inventory.nodes:
             selector = self._nodes[node.name].selector
-            made |= await asyncio.to_thread(ensure_fleet_group, node, selector=selector)
+            await asyncio.to_thread(ensure_fleet_group, node, selector=selector)
             for seat in seats(node):
                 self._wardens[seat.device] = await asyncio.to_thread(ensure_warden, seat, headroom=self._headroom)
-        return made
 
     def selector(self, node: str) -> dict[str, str]:
         return dict(self._nodes[node].selector)
