@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -57,19 +57,21 @@ class Bringup:
         self._fleet = fleet
         self._telemetry = telemetry
         self.state = BringupState()
+        self.restored = asyncio.Event()
+        """Set once the ledger knows what an earlier controller wrote down."""
 
-    async def run(self, ledger: Ledger) -> None:
+    async def run(self, ledger: Ledger, *, on_restored: Callable[[], None]) -> None:
         """Returns when the engines have been asked for. A fault of the world is stated and tried again."""
         while True:
             try:
-                await self._run_once(ledger)
+                await self._run_once(ledger, on_restored)
                 return
             except HeadroomError as error:
                 self._stand(Phase.STOPPED, str(error))
                 _log.error("bring-up stopped", reason=str(error))
                 await asyncio.sleep(_RETRY_S)
 
-    async def _run_once(self, ledger: Ledger) -> None:
+    async def _run_once(self, ledger: Ledger, on_restored: Callable[[], None]) -> None:
         await self._find_weights()
         stored = self._stored(await self._fleet.node_names())
         if stored is None:
@@ -83,6 +85,8 @@ class Bringup:
         slots = slots_of(plan, inventory)
         ledger.plan(slots)
         ledger.restore(self._store.tenures(), now_s=time.monotonic())
+        on_restored()
+        self.restored.set()
         self._stand(Phase.SERVING)
         wanted = deployments_of(slots, self._settings.models)
         await asyncio.to_thread(deploy_engines, wanted, self._fleet.selector, self._store)

@@ -80,6 +80,7 @@ class Controller:
 
     async def start(self, slot: str, epoch: int) -> bool | Waiting | None:
         """May this replica take device memory now? None: its claim is gone."""
+        await self._bringup.restored.wait()
         answer = self._ledger.start(slot=slot, epoch=epoch)
         if isinstance(answer, Tenure):
             self._store.save_tenure(answer)
@@ -87,6 +88,7 @@ class Controller:
         return answer
 
     async def ready(self, slot: str, epoch: int, report: ReadyReport) -> None:
+        await self._bringup.restored.wait()
         tenure = self._ledger.ready(slot=slot, epoch=epoch, report=report)
         if tenure is None:
             return
@@ -104,6 +106,8 @@ class Controller:
 
     async def beat(self, slot: str, epoch: int, shares: list[Any]) -> bool:
         """False: the replica is fenced off and must stop. `shares` is empty before it holds them."""
+        if not self._bringup.restored.is_set():
+            return True  # a controller that has not read its own books yet fences nobody off
         known = self._ledger.seen(slot=slot, epoch=epoch, now_s=time.monotonic()) is not None
         if known:
             self._watch(slot, epoch, shares)
@@ -116,6 +120,10 @@ class Controller:
 
     async def routing_table(self, known_version: int, timeout_s: float) -> RoutingTable | None:
         """The table once it is another than `known_version`; None when nothing changed in `timeout_s`."""
+        try:
+            await asyncio.wait_for(self._bringup.restored.wait(), timeout=timeout_s)
+        except TimeoutError:
+            return None  # gateways keep the table of the controller before us
         return await self._publisher.newer(known_version, timeout_s=timeout_s)
 
     async def push(self, push: Push) -> None:
@@ -139,8 +147,7 @@ class Controller:
     # -- loops ---------------------------------------------------------------------------------------
 
     async def _bring_up(self) -> None:
-        await self._bringup.run(self._ledger)
-        self._publish()
+        await self._bringup.run(self._ledger, on_restored=self._publish)
 
     async def _sweep(self) -> None:
         while True:
