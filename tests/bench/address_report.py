@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -44,19 +45,26 @@ class Aim:
 
 
 def ratios(rows: Sequence[Row], *, ours: str) -> dict[str, float]:
-    """Our rate to that of each other way, for each number of clients."""
-    per_s = {(row.name, row.num_clients): row.per_s for row in rows}
+    """Our rate to that of each other way, for each number of clients: the median of the rounds' own ratios.
+
+    What else the machine does changes from round to round, and hits both sides of a round alike.
+    """
+    by_key = {(row.name, row.num_clients): row for row in rows}
     return {
-        f"{ours} / {name} @{num_clients}": per_s[ours, num_clients] / rate
-        for (name, num_clients), rate in per_s.items()
+        f"{ours} / {name} @{num_clients}": statistics.median(
+            mine / theirs for mine, theirs in zip(by_key[ours, num_clients].rounds_per_s, row.rounds_per_s, strict=True)
+        )
+        for (name, num_clients), row in by_key.items()
         if name != ours
     }
 
 
 def added_median_ms(rows: Sequence[Row], *, num_clients: int, base: str = "vLLM") -> float | None:
-    """Our median latency minus that of vLLM's server; None when that number of clients was not measured."""
-    median_ms = {row.name: row.median_ms for row in rows if row.num_clients == num_clients}
-    return median_ms[OURS] - median_ms[base] if median_ms else None
+    """Our median latency minus that of vLLM's server, median of the rounds; None when not measured with so many."""
+    by_name = {row.name: row.rounds_median_ms for row in rows if row.num_clients == num_clients}
+    if not by_name:
+        return None
+    return statistics.median(mine - theirs for mine, theirs in zip(by_name[OURS], by_name[base], strict=True))
 
 
 def aims(figures: Figures) -> list[Aim]:

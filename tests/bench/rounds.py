@@ -25,7 +25,7 @@ class Way:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """Medians over the rounds. `cpu_us` is the server's CPU per request; `num_requests` their sum."""
+    """Medians over the rounds, and what each round gave. `cpu_us` is the server's CPU per request."""
 
     name: str
     num_clients: int
@@ -34,6 +34,8 @@ class Row:
     p99_ms: float
     cpu_us: float
     num_requests: int
+    rounds_per_s: tuple[float, ...]
+    rounds_median_ms: tuple[float, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,4 +77,6 @@ def _row(name: str, num_clients: int, done: list[tuple[Load, float]]) -> Row:
         p99_ms=statistics.median(one.p99_ms for one, _ in done),
         cpu_us=statistics.median(cpu_us for _, cpu_us in done),
         num_requests=sum(one.num_requests for one, _ in done),
+        rounds_per_s=tuple(one.per_s for one, _ in done),
+        rounds_median_ms=tuple(one.median_ms for one, _ in done),
     )
