@@ -63,7 +63,7 @@ DEFAULT_MODELS: Final[Mapping[str, Recipe]] = MappingProxyType(
         )
     }
 )
-"""About 0.36, 1.0 and 4.1 million parameters; accuracies and times are in DESIGN.md."""
+"""0.36, 1.05 and 4.08 million parameters; accuracies and times are in DESIGN.md."""
 
 
 class Stage(StrEnum):
@@ -91,7 +91,7 @@ def ensure_default_model(
 ) -> Path:
     """The checkpoint of a default model below `home/models`, trained now if there is none that is whole.
 
-    A second call returns at once. `force` trains again whatever is there. Takes up to a minute and both cores.
+    A second call returns at once. `force` trains again whatever is there. Takes up to two minutes of one core.
     Raises: ModelNotMade if there is no such model, or if its folder cannot be written (a full disk among it).
     """
     return ensure_model(
