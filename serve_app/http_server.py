@@ -63,6 +63,8 @@ class HttpServer:
                 self._app,
                 http="httptools",
                 lifespan="off",
+                # Its own configuration would close every handler there is, and Serve's log files stay silent from then on.
+                log_config=None,
                 log_level="warning",
                 access_log=False,
                 timeout_keep_alive=600,
