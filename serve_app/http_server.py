@@ -63,7 +63,7 @@ class HttpServer:
                 self._app,
                 http="httptools",
                 lifespan="off",
-                # Its own configuration would close every handler there is, and Serve's log files stay silent from then on.
+                # Its own configuration closes every handler there is; Serve's log files would stay silent from then on.
                 log_config=None,
                 log_level="warning",
                 access_log=False,
