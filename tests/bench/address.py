@@ -27,7 +27,7 @@ from tests.bench.echo_route import ECHO_PATH
 from tests.bench.first_request import first_request
 from tests.bench.http_load import VARIED
 from tests.bench.rounds import Rounds, Row, Way, WrongAnswers, measure
-from tests.bench.service import Service, ServiceFailed, running
+from tests.bench.service import Service, ServiceFailed, end_services_on_sigterm, running
 
 PATH = "/v1/chat/completions"
 NUM_TOKENS = 16
@@ -136,6 +136,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     add_arguments(parser)
     arguments = parser.parse_args()
+    end_services_on_sigterm()
     try:
         figures = run(options_from(arguments))
     except (ServiceFailed, WrongAnswers) as error:

@@ -13,7 +13,7 @@ from tests.bench.servers import REPOSITORY, RESULTS
 
 VLLM_VERSION = "0.29.0"
 """What `ray[llm]` 2.60.0 pins."""
-_MORE = ("jsonref", "pandas", "hf_transfer", "meson", "pybind11")
+_MORE = ("jsonref", "pandas", "hf_transfer", "meson", "pybind11", "pyarrow")
 """What `ray[llm]` needs beyond the product's lock, which leaves out what breaks vLLM on CPU, such as torchvision."""
 _FOLDER = RESULTS / "peers"
 _TAIL_LINES = 15

@@ -20,7 +20,7 @@ from tests.bench.address_report import GIB, OURS, conditions, ratios, table
 from tests.bench.peer_environment import NoEnvironment, peer_programs
 from tests.bench.ray_serve_llm import ray_serve_llm_command
 from tests.bench.rounds import Row, Way, WrongAnswers, measure
-from tests.bench.service import Service, ServiceFailed, running
+from tests.bench.service import Service, ServiceFailed, end_services_on_sigterm, running
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,6 +93,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     add_arguments(parser)
     arguments = parser.parse_args()
+    end_services_on_sigterm()
     try:
         found = run(options_from(arguments))
     except (NoEnvironment, ServiceFailed, WrongAnswers) as error:
