@@ -71,6 +71,10 @@ class TestChat:
         assert raw.headers["x-headroom-cache"] == "bypass"
         assert int(raw.headers["x-trace-id"], 16)
 
+    def test_it_carries_the_callers_request_id_once(self, http: httpx.Client) -> None:
+        answer = post_chat(http, {"model": "mini", "messages": user("Even or odd: 2")}, x_request_id="my-own-id-1")
+        assert answer.headers.get_list("x-request-id") == ["my-own-id-1"]
+
 
 class TestCompletion:
     def test_a_model_goes_on_with_a_text(self, client: openai.OpenAI) -> None:

@@ -165,6 +165,15 @@ class TestDashboard:
         assert answer.status_code == 401
 
 
+class TestLogs:
+    """Below the home's `ray`, one file per replica."""
+
+    def test_a_replica_writes_on_after_its_engine_has_started(self, cluster: LiveCluster) -> None:
+        logs = cluster.home / "ray" / "session_latest" / "logs" / "serve"
+        (log,) = logs.glob("replica_base@head_*.log")
+        assert "engine ready" in log.read_text()
+
+
 class TestShippedFile:
     def test_the_cluster_runs_it_but_for_its_port(self, cluster: LiveCluster) -> None:
         shipped, run = (ROOT / "cluster.yaml").read_text(), (cluster.home / "cluster.yaml").read_text()

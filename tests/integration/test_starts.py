@@ -171,4 +171,4 @@ def _end_tree(process: subprocess.Popen[bytes]) -> None:
     for member in family:
         if lives(member):
             member.kill()
-    psutil.wait_procs(family, timeout=10)
+    eventually(lambda: not any(lives(member) for member in family), deadline_s=10, what="the end of Ray")
