@@ -18,6 +18,7 @@ from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 from opentelemetry.trace import format_span_id, format_trace_id
 
 from tracing import names
+from tracing.sampling import is_control_call
 
 SUFFIX = ".jsonl"
 MAX_FILE_BYTES = 4 << 20
@@ -46,7 +47,7 @@ class FileExporter(SpanExporter):
         watched = {trace_id for span in spans if (trace_id := _watching_trace(span)) is not None}
         try:
             for span in spans:
-                if span.context is None or span.context.trace_id not in watched:
+                if (span.context is None or span.context.trace_id not in watched) and not is_control_call(span.name):
                     self._write(span)
             if self._file is not None:
                 self._file.flush()

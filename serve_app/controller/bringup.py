@@ -32,7 +32,7 @@ from serve_app.controller.telemetry import ControllerTelemetry
 from serve_app.controller.weights import make_defaults, weights_of
 from serve_app.errors import HeadroomError
 from serve_app.fleet.demands import demand_of
-from serve_app.fleet.measurements import measurement_key, measurement_of, shape_digest
+from serve_app.fleet.measurements import measurement_key, measurement_of, shape_digest, the_larger
 from serve_app.logs import logger
 
 _RETRY_S = 10.0
@@ -92,7 +92,10 @@ class Bringup:
         await asyncio.to_thread(deploy_engines, wanted, self._fleet.selector, self._store)
 
     def record(self, slot: Slot, tenure: Tenure, *, rest_bytes: int) -> None:
-        """Store what this replica holds at rest and took to start, per device; the next plan uses it."""
+        """Store what this replica holds at rest and took to start, per device; the next plan uses it.
+
+        Only ever more: an engine that has worked holds more than one that has just started.
+        """
         plan, weights = self.state.plan, tenure.weights
         assert plan is not None
         assert tenure.report is not None
@@ -103,7 +106,7 @@ class Bringup:
         measured = measurement_of(
             placement.estimate, rest_bytes=rest_bytes, peak_bytes=tenure.report.peak_bytes, when=when
         )
-        self._store.save_measurement(key, measured)
+        self._store.save_measurement(key, the_larger(self._store.measurement(key), measured))
 
     async def _find_weights(self) -> None:
         """One checkpoint per model; a model without one is a problem of its own and does not stop the others."""

@@ -51,7 +51,7 @@ class Controller:
         self._publisher = Publisher(secret=self._store.internal_secret(), first_version=epoch)
         self._bringup = Bringup(self._settings, self._store, self._fleet, self._telemetry)
         self._watched: set[tuple[str, int]] = set()
-        self._steady: set[tuple[str, int]] = set()
+        self._steady: dict[str, int] = {}
         self._readings: dict[str, DeviceReading] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         for work in (self._bring_up(), self._sweep(), self._read_devices()):
@@ -182,7 +182,7 @@ class Controller:
             self._lost(slot.slot, slot.epoch)
 
     def _record_steady(self) -> None:
-        """Once all planned replicas serve, what each holds beside the others is what the next plan should count."""
+        """Once all planned replicas serve, the most each was seen to hold is what the next plan should count."""
         tenures = self._ledger.tenures
         if any(name not in tenures or tenures[name].state is not SlotState.READY for name in self._ledger.slots):
             return
@@ -190,8 +190,8 @@ class Controller:
             slot = self._ledger.slots[tenure.slot]
             reading = self._readings.get(slot.seats[0].device)
             rest_bytes = reading.shares.get(tenure.marker) if reading else None
-            if rest_bytes and (tenure.slot, tenure.epoch) not in self._steady:
-                self._steady.add((tenure.slot, tenure.epoch))
+            if rest_bytes and rest_bytes > self._steady.get(tenure.marker, 0):
+                self._steady[tenure.marker] = rest_bytes
                 self._bringup.record(slot, tenure, rest_bytes=rest_bytes)
 
     # -- a share's end ---------------------------------------------------------------------------------

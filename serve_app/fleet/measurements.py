@@ -72,6 +72,13 @@ def measurement_of(estimate: Estimate, *, rest_bytes: int, peak_bytes: int, when
     )
 
 
+def the_larger(known: Measurement | None, new: Measurement) -> Measurement:
+    """Of two measurements of the same key, the one to plan with: what was held once will be held again."""
+    if known is None or (new.context_bytes or 0) > (known.context_bytes or 0):
+        return new
+    return known
+
+
 def read_measurement(home: Path, key: str) -> Measurement | None:
     """What the controller of this home stored, read without touching its file; None when there is nothing."""
     path = store_path(home)
