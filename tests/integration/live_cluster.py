@@ -186,7 +186,6 @@ class LiveCluster:
         assert not left, f"left running: {[(one.pid, name) for one, name in left.items()]}\n{self.said()}"
         assert not shared_memory, f"left in /dev/shm: {shared_memory}\n{self.said()}"
         assert self._process.returncode == 0 or not running, self.said()
-        shutil.copytree(self.home, "/tmp/w/p7home", symlinks=True, ignore=lambda d, n: [x for x in n if "sock" in x])
         shutil.rmtree(self.home, ignore_errors=True)
 
     def _left_over(self, run_id: str) -> dict[psutil.Process, str]:
