@@ -46,7 +46,7 @@ def _serve_config(engine: Engine, port: int) -> dict[str, object]:
         },
         "log_engine_metrics": False,
         "runtime_env": {"env_vars": engine.variables()},
-        # Engine and HTTP front share the machine's cores with all else; nothing is reserved for them.
+        # Two cores are few: only the engine counts one.
         "placement_group_config": {"bundles": [{"CPU": 1}]},
     }
     application = {
@@ -59,6 +59,7 @@ def _serve_config(engine: Engine, port: int) -> dict[str, object]:
                 "num_replicas": 1,
                 "max_ongoing_requests": 10_000,
                 "autoscaling_config": None,
+                "ray_actor_options": {"num_cpus": 0},
             },
         },
     }
