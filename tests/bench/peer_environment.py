@@ -49,7 +49,7 @@ def _make(wanted: str) -> None:
     print(f"Making {_FOLDER / 'venv'} with vLLM {VLLM_VERSION}: some minutes, 3 GB ...", flush=True)
     index = os.environ.get("HEADROOM_TORCH_INDEX")
     more = ["--extra-index-url", index] if index else []
-    _run([sys.executable, "-m", "venv", str(_FOLDER / "venv")])
+    _run([sys.executable, "-m", "venv", "--clear", str(_FOLDER / "venv")])
     pip = [str(_FOLDER / "venv" / "bin" / "python"), "-m", "pip", "--quiet", "--no-input"]
     _run([*pip, "install", "--no-deps", *more, "-r", str(listed)])
 
