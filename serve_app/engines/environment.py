@@ -12,6 +12,9 @@ _ALWAYS = {
     "VLLM_NO_USAGE_STATS": "1",
     "VLLM_DO_NOT_TRACK": "1",
     "VLLM_LOGGING_LEVEL": "WARNING",
+    # Its own configuration closes every log handler of the process, Serve's log file among them; warnings reach stderr
+    # without it. Source: vLLM 0.32 `logger.py`.
+    "VLLM_CONFIGURE_LOGGING": "0",
     "TOKENIZERS_PARALLELISM": "false",
 }
 
