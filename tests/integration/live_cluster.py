@@ -82,9 +82,9 @@ class LiveCluster:
         self.dashboard_url = f"http://127.0.0.1:{dashboard_port}"
         self._file = home / "cluster.yaml"
         self._file.write_text(re.sub(r"(?m)^  port: \d+$", f"  port: {http_port}", config))
-        self._shm_before = set(_SHM.iterdir())
         self._output = home / "up.log"
         self._seen: set[psutil.Process] = set()
+        self._shared_memory: set[Path] = set()
         self._stopped = False
         with self._output.open("wb") as output:
             self._process = subprocess.Popen(
@@ -145,9 +145,10 @@ class LiveCluster:
         return str(record["run_id"])
 
     def processes(self) -> list[psutil.Process]:
-        """Everything that lives below `headroom up` now."""
+        """Everything that lives below `headroom up` now; it and its shared memory must be gone in the end."""
         living = [one for one in psutil.Process(self._process.pid).children(recursive=True) if lives(one)]
         self._seen.update(living)
+        self._shared_memory.update(*(_shared_memory_of(one) for one in living))
         return living
 
     def process_titled(self, start: str) -> psutil.Process:
@@ -180,7 +181,7 @@ class LiveCluster:
                 self._process.kill()
                 self._process.wait()
         left = self._left_over(run_id)
-        shared_memory = {path.name for path in set(_SHM.iterdir()) - self._shm_before - _shared_memory_in_use()}
+        shared_memory = {path for path in self._shared_memory if path.exists()}
         for process in left:
             process.kill()
         assert not left, f"left running: {[(one.pid, name) for one, name in left.items()]}\n{self.said()}"
@@ -216,17 +217,13 @@ def _title(process: psutil.Process) -> str:
         return ""
 
 
-def _shared_memory_in_use() -> set[Path]:
-    """Files that a living process has mapped or open: of other programs, once ours are all gone."""
-    found: set[Path] = set()
-    for process in psutil.process_iter():
-        try:
-            mapped = (line.path for line in process.memory_maps(grouped=False))
-            opened = (file.path for file in process.open_files())
-            found |= {Path(path) for path in (*mapped, *opened) if path.startswith(f"{_SHM}/")}
-        except psutil.Error:
-            continue
-    return found
+def _shared_memory_of(process: psutil.Process) -> set[Path]:
+    """Files of /dev/shm that the process has mapped."""
+    try:
+        paths = {Path(line.path) for line in process.memory_maps(grouped=False)}
+    except psutil.Error:
+        return set()
+    return {path for path in paths if path.is_relative_to(_SHM)}
 
 
 def _tail(file: Path) -> str:
