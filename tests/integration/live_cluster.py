@@ -220,10 +220,10 @@ def _title(process: psutil.Process) -> str:
 def _shared_memory_of(process: psutil.Process) -> set[Path]:
     """Files of /dev/shm that the process has mapped."""
     try:
-        paths = {Path(line.path) for line in process.memory_maps(grouped=False)}
-    except psutil.Error:
+        lines = Path(f"/proc/{process.pid}/maps").read_text().splitlines()
+    except OSError:
         return set()
-    return {path for path in paths if path.is_relative_to(_SHM)}
+    return {Path(path) for line in lines if (path := line[73:].strip()).startswith(f"{_SHM}/")}
 
 
 def _tail(file: Path) -> str:
