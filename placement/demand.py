@@ -54,6 +54,10 @@ class Demand:
 
     `tensor_parallel` devices of one node for each replica; the estimate is per device.
     `path` is the key in cluster.yaml that messages point to, e.g. `models[0]`.
+    `device_types` are the products it may lie on, any when empty; `cpu_millis` (thousandths of a core) and
+    `host_memory_bytes` are what each replica takes of its node beside its devices. `requests_per_s` is what all
+    replicas together are asked to serve; 0 means unknown. `max_offload_bytes`, per device: weights that may lie in
+    the node's host memory instead, and are then read over the bus at every step.
     """
 
     model: str
@@ -62,3 +66,8 @@ class Demand:
     estimate: Estimate
     tensor_parallel: int = 1
     path: str = ""
+    device_types: tuple[str, ...] = ()
+    cpu_millis: int = 0
+    host_memory_bytes: int = 0
+    requests_per_s: float = 0.0
+    max_offload_bytes: int = 0

@@ -74,6 +74,10 @@ class Node:
     host_memory_bytes: int
     devices: tuple[Device, ...]
     roles: frozenset[str] = frozenset({"inference"})
+    held_cpu_millis: int = 0
+    """Thousandths of a core that others use; the solver leaves them alone."""
+    held_host_memory_bytes: int = 0
+    """Host memory that others use. On a node whose device is its memory, the device's holdings say it instead."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -33,13 +33,18 @@ class Cause(StrEnum):
     CORDONED = "cordoned"
     TOO_FEW_DEVICES = "too_few_devices"
     """The node has fewer usable devices than `tensor_parallel`."""
+    WRONG_TYPE = "wrong_type"
+    """None of the device types the demand names."""
+    NO_CPU = "no_cpu"
+    NO_HOST_MEMORY = "no_host_memory"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Placement:
     """One replica's share of one or more devices of one node.
 
-    `replica` is `<model>#<ordinal>`; `estimate` is per device; `reason` is one clause for people.
+    `replica` is `<model>#<ordinal>`; `estimate` is per device and as it lies there; `reason` is one clause for
+    people. `offload_bytes`, per device: weights that lie in the node's host memory, already taken off the estimate.
     """
 
     replica: str
@@ -48,6 +53,7 @@ class Placement:
     devices: tuple[str, ...]
     estimate: Estimate
     reason: str
+    offload_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,6 +77,15 @@ class Refusal:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class GoalReached:
+    """One goal of the solve: the value reached and the value that cannot be beaten (equal: proven best)."""
+
+    name: str
+    value: int
+    bound: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
     """Immutable; `inventory_version` names the snapshot it was made from.
 
@@ -85,3 +100,5 @@ class Plan:
     refusals: tuple[Refusal, ...]
     solver: str
     gap: float | None
+    goals: tuple[GoalReached, ...] = ()
+    """In their order; empty when no solver with a bound was asked."""

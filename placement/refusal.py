@@ -24,6 +24,9 @@ CAUSE_WORDS = {
     Cause.UNHEALTHY: "unhealthy",
     Cause.CORDONED: "cordoned",
     Cause.TOO_FEW_DEVICES: "on nodes with too few usable devices",
+    Cause.WRONG_TYPE: "of another type",
+    Cause.NO_CPU: "on nodes without the cores",
+    Cause.NO_HOST_MEMORY: "on nodes without the host memory",
 }
 
 
