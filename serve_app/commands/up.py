@@ -54,6 +54,7 @@ def command(file: Path, ray_port: int, dashboard_port: int, memory: str | None) 
 def _local_cluster(config: ClusterFile, *, ray_port: int, dashboard_port: int, memory: str | None) -> LocalCluster:
     from serve_app.config.sizes import size_bytes
     from serve_app.fleet.host_memory import read_host_memory
+    from serve_app.ops.haproxy import WRAPPER_NAME, write_wrapper
     from serve_app.ops.local_cluster import TOKEN_NAME, LocalCluster, Ports
     from serve_app.ops.ports import any_port, preferred_port
     from tracing.settings import cluster_environment
@@ -63,6 +64,7 @@ def _local_cluster(config: ClusterFile, *, ray_port: int, dashboard_port: int, m
     run_dir = home / "run" / run_id
     run_dir.mkdir(parents=True)
     _write_token(run_dir / TOKEN_NAME)
+    write_wrapper(run_dir / WRAPPER_NAME)
     address = _ADDRESS
     tracing = config.settings.tracing
     return LocalCluster(

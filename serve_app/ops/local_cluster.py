@@ -9,6 +9,7 @@ from pathlib import Path
 
 from serve_app.fleet.names import NODE_LABEL
 from serve_app.http_server import ADDRESS_VARIABLE
+from serve_app.ops.haproxy import WRAPPER_NAME
 
 RUN_VARIABLE = "HEADROOM_RUN"
 """Carried by every process of one `headroom up`, so that `headroom down` finds what is left of it."""
@@ -72,6 +73,7 @@ def environment(cluster: LocalCluster) -> dict[str, str]:
         "RAY_AUTH_TOKEN_PATH": str(run_dir / TOKEN_NAME),
         "RAY_SERVE_ENABLE_HA_PROXY": "1",
         "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
+        "RAY_SERVE_HAPROXY_BINARY_PATH": str(run_dir / WRAPPER_NAME),
         "RAY_SERVE_HAPROXY_NBTHREAD": str(min(4, cluster.num_cpus)),
         "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(run_dir / "haproxy.cfg"),
         "RAY_SERVE_HAPROXY_SOCKET_PATH": str(cluster.socket_dir / "haproxy.sock"),

@@ -56,6 +56,9 @@ class TestCommands:
         assert variables["RAY_SERVE_ENABLE_HA_PROXY"] == "1"
         assert variables["HEADROOM_TRACE_DIR"] == "/var/headroom/traces"
 
+    def test_haproxy_is_started_through_the_wrapper_of_this_run(self) -> None:
+        assert environment(CLUSTER)["RAY_SERVE_HAPROXY_BINARY_PATH"] == "/var/headroom/run/r1/haproxy"
+
     def test_every_process_can_be_found_by_its_run(self) -> None:
         assert environment(CLUSTER)["HEADROOM_RUN"] == "r1"
 
