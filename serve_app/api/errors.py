@@ -95,8 +95,10 @@ def not_found(message: str, *, param: str | None = None, code: str) -> ApiError:
     )
 
 
-def unavailable(message: str, *, code: str, retry_after_s: int, origin: Origin = Origin.GATEWAY) -> ApiError:
-    """503 with `Retry-After`."""
+def unavailable(
+    message: str, *, code: str, retry_after_s: int | None = None, origin: Origin = Origin.GATEWAY
+) -> ApiError:
+    """503, with `Retry-After` where waiting helps."""
     return ApiError(
         status=HTTPStatus.SERVICE_UNAVAILABLE,
         message=message,

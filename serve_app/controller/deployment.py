@@ -227,7 +227,8 @@ class Controller:
 
     def _publish(self) -> None:
         ready = [t for t in self._ledger.tenures.values() if t.state is SlotState.READY]
-        self._publisher.set_backends(views.backends(ready, self._ledger.slots, self._settings))
+        backends = views.backends(ready, self._ledger.slots, self._settings)
+        self._publisher.show(backends, views.refusals(self._bringup.state, self._ledger))
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from serve_app.gateway.routing_table import Backend, Peer, RoutingTable
 
@@ -20,6 +20,7 @@ class Publisher:
         self.secret = secret
         self._version = first_version
         self._backends: tuple[Backend, ...] = ()
+        self._refusals: tuple[tuple[str, str], ...] = ()
         self._peers: dict[str, Peer] = {}
         self._seen_s: dict[str, float] = {}
         self._changed = asyncio.Event()
@@ -30,12 +31,14 @@ class Publisher:
             backends=self._backends,
             peers=tuple(self._peers[name] for name in sorted(self._peers)),
             internal_secret=self.secret,
+            refusals=self._refusals,
         )
 
-    def set_backends(self, backends: Sequence[Backend]) -> None:
-        ordered = tuple(sorted(backends, key=lambda backend: backend.replica))
-        if ordered != self._backends:
-            self._backends = ordered
+    def show(self, backends: Sequence[Backend], refusals: Mapping[str, str]) -> None:
+        """What serves, and why the rest does not."""
+        shown = tuple(sorted(backends, key=lambda backend: backend.replica)), tuple(sorted(refusals.items()))
+        if shown != (self._backends, self._refusals):
+            self._backends, self._refusals = shown
             self._bump()
 
     def add_peer(self, peer: Peer, *, now_s: float) -> None:

@@ -21,6 +21,12 @@ def backends(ready: Iterable[Tenure], slots: Mapping[str, Slot], settings: Setti
     return tuple(_backend(tenure, slots[tenure.slot], models[slots[tenure.slot].model]) for tenure in ready)
 
 
+def refusals(state: BringupState, ledger: Ledger) -> dict[str, str]:
+    """Models without a planned slot and why; a model that is planned and fails may yet come up."""
+    planned = {slot.model for slot in ledger.slots.values()}
+    return {model: reason for model, reason in state.problems.items() if model not in planned}
+
+
 def health(state: BringupState, ledger: Ledger, settings: Settings) -> dict[str, Any]:
     """`ok` when every model answers, `degraded` when some do, else `starting` or `down`."""
     models = {model.id: _model_health(model, state, ledger) for model in settings.models}
@@ -89,8 +95,8 @@ def _model_health(model: ModelSettings, state: BringupState, ledger: Ledger) -> 
     if num_ready:
         status, reason = "ready", ""
     elif model.id in state.problems:
-        planned = any(slot.model == model.id for slot in ledger.slots.values())
-        status, reason = "failing" if planned else "refused", state.problems[model.id]
+        refused = model.id in refusals(state, ledger)
+        status, reason = "refused" if refused else "failing", state.problems[model.id]
     else:
         waits_for = states[0].value if states else ("a replica" if state.phase is Phase.SERVING else state.phase.value)
         status, reason = "starting", waits_for

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from serve_app.config.settings import ModelSettings, ModeSettings, Settings
 from serve_app.gateway.routing_table import Backend, RoutingTable
@@ -15,11 +15,15 @@ from serve_app.gateway.routing_table import Backend, RoutingTable
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Catalog:
-    """`serving` holds the ready backends of each model, all of one weights version; models without any are absent."""
+    """`serving` holds the ready backends of each model, all of one weights version; models without any are absent.
+
+    `refusals` says of models that will not serve as things are, why.
+    """
 
     models: Mapping[str, ModelSettings]
     modes: Mapping[str, ModeSettings]
     serving: Mapping[str, tuple[Backend, ...]]
+    refusals: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def names(self) -> str:
@@ -35,6 +39,7 @@ def make_catalog(settings: Settings, table: RoutingTable) -> Catalog:
         models=models,
         modes={mode.name: mode for mode in settings.modes},
         serving={model: backends for model, backends in serving.items() if backends},
+        refusals=dict(table.refusals),
     )
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import orjson
 
-from serve_app.api.errors import ApiError, Outcome, invalid, not_found, unavailable
+from serve_app.api.errors import ApiError, Origin, Outcome, invalid, not_found, unavailable
 from serve_app.api.requests import InferenceRequest
 from serve_app.config.settings import ModeSettings
 from serve_app.engines.protocol import Endpoint
@@ -89,7 +89,7 @@ def decide(request: InferenceRequest, terms: Terms, catalog: Catalog) -> Decisio
         return candidates
     model = next((candidate for candidate in candidates if candidate in catalog.serving), None)
     if model is None:
-        return _not_ready(candidates, mode)
+        return _not_ready(candidates, mode, catalog)
     return _length_problem(request, model, catalog) or _decision(request, terms, mode, catalog.serving[model])
 
 
@@ -134,7 +134,12 @@ def _candidates(request: InferenceRequest, mode: ModeSettings | None, catalog: C
     return mode.candidates
 
 
-def _not_ready(candidates: tuple[str, ...], mode: ModeSettings | None) -> ApiError:
+def _not_ready(candidates: tuple[str, ...], mode: ModeSettings | None, catalog: Catalog) -> ApiError:
+    """What may serve soon is worth waiting for; what is refused says why and asks nobody to come back."""
+    if all(candidate in catalog.refusals for candidate in candidates):
+        whom = f"No model of the mode '{mode.name}'" if mode else f"The model '{candidates[0]}'"
+        reasons = " ".join(catalog.refusals[candidate] for candidate in candidates)
+        return unavailable(f"{whom} is not served. {reasons}", code="model_refused", origin=Origin.CONTROLLER)
     names = ", ".join(f"'{candidate}'" for candidate in candidates)
     asked = f"No model of the mode '{mode.name}' is ready" if mode and len(candidates) > 1 else "The model is not ready"
     message = f"{asked}: {names} {'have' if len(candidates) > 1 else 'has'} no serving replica now. Try again later."

@@ -39,3 +39,5 @@ class RoutingTable:
     peers: tuple[Peer, ...]
     internal_secret: str
     """Sent as `x-headroom-internal` to engines and peers, who refuse requests without it."""
+    refusals: tuple[tuple[str, str], ...] = ()
+    """Model and sentence of each model that the plan in force, or its checkpoint, does not let serve."""

@@ -6,6 +6,7 @@ whoever comes last finds it stopped by Ctrl-C.
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,6 +21,11 @@ from tests.tracing.otlp_receiver import Receiver, http_receiver
 _HERE = Path(__file__).parent
 _ORDER = ("test_refusals", "test_starts", "", "test_faults", "test_end")
 """Modules in this order; those not named come where the empty name stands."""
+
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # A shell's background job ignores Ctrl-C, and so would everything started from it; in a terminal it is not so.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

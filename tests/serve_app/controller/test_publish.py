@@ -29,16 +29,24 @@ def publisher(first_version: int = 1) -> Publisher:
 class TestVersions:
     async def test_the_same_backends_again_are_no_change(self) -> None:
         of = publisher()
-        of.set_backends([BACKEND])
+        of.show([BACKEND], {})
         version = of.table().version
-        of.set_backends([BACKEND])
+        of.show([BACKEND], {})
         assert of.table().version == version
+
+    async def test_another_refusal_is_a_change(self) -> None:
+        of = publisher()
+        of.show([BACKEND], {})
+        version = of.table().version
+        of.show([BACKEND], {"base": "No room."})
+        assert of.table().version > version
+        assert of.table().refusals == (("base", "No room."),)
 
     async def test_a_waiter_is_told_of_a_change_at_once(self) -> None:
         of = publisher()
         waiting = asyncio.create_task(of.newer(of.table().version, timeout_s=60))
         await asyncio.sleep(0)
-        of.set_backends([BACKEND])
+        of.show([BACKEND], {})
         table = await asyncio.wait_for(waiting, timeout=5)
         assert table is not None
         assert table.backends == (BACKEND,)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 import orjson
@@ -69,8 +70,9 @@ def table(*backends: Backend, peers: tuple[Peer, ...] = (), version: int = 1, se
     return RoutingTable(version=version, backends=backends, peers=peers, internal_secret=secret)
 
 
-def catalog(*backends: Backend, of: Settings | None = None) -> Catalog:
-    return make_catalog(of or settings(), table(*backends))
+def catalog(*backends: Backend, of: Settings | None = None, refusals: Mapping[str, str] | None = None) -> Catalog:
+    shown = dataclasses.replace(table(*backends), refusals=tuple((refusals or {}).items()))
+    return make_catalog(of or settings(), shown)
 
 
 def model_settings(of: Settings, model: str) -> ModelSettings:

@@ -67,6 +67,15 @@ class TestTheModel:
         assert "'mini'" in error.message
         assert error.retry_after_s
 
+    def test_that_is_refused_says_why_and_asks_nobody_to_come_back(self) -> None:
+        error = not_decided(chat("mini"), catalog(backend("small"), refusals={"mini": "No room: it needs 9 GiB."}))
+        assert (error.status, error.code, error.retry_after_s) == (503, "model_refused", None)
+        assert "No room: it needs 9 GiB." in error.message
+
+    def test_of_a_mode_with_one_refused_and_one_late_candidate_is_worth_waiting_for(self) -> None:
+        known = catalog(of=settings(candidates={"fast": ("mini", "small")}), refusals={"mini": "No room."})
+        assert not_decided(chat("fast"), known).code == "model_not_ready"
+
     def test_of_a_mode_without_any_ready_candidate_is_503_naming_them_all(self) -> None:
         of = settings(candidates={"fast": ("mini", "small")})
         error = not_decided(chat("fast"), catalog(backend("base"), of=of))

@@ -9,6 +9,7 @@ import pytest
 
 from serve_app.ops.haproxy import write_wrapper
 
+
 class TestWrapper:
     def test_becomes_the_haproxy_that_ray_brings_and_takes_its_arguments(self, tmp_path: Path) -> None:
         write_wrapper(tmp_path / "haproxy")
