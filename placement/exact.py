@@ -44,7 +44,9 @@ class Stage:
 
 
 def is_small(problem: Problem) -> bool:
-    return sum(demand.num_replicas * num_sets(problem, demand) for demand in problem.demands) <= MAX_PAIRS
+    return (
+        sum(demand.num_replicas * num_sets(problem, index) for index, demand in enumerate(problem.demands)) <= MAX_PAIRS
+    )
 
 
 def solve_exact(problem: Problem, start: Answer) -> Answer | None:
