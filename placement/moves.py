@@ -107,7 +107,7 @@ class Board:
         change, here = self.changes[index], self.copy(index, mark)
         if change.new and mark != NEW:
             yield Move(index, NEW, change.new, here)
-        if change.new and mark == OLD:
+        if change.new and mark == (OLD if change.old else OUT):
             for number, copy in enumerate(self.away[index]):
                 yield Move(index, AWAY + number, copy, here)
 
@@ -144,12 +144,15 @@ def after(state: State, move: Move) -> State:
 
 
 def find_temporary_places(board: Board, demands: Sequence[Demand], rates: Rates) -> None:
-    """Gives every move of the board the places it could stay at for a while: where it fits beside all that stays."""
+    """Gives the changes of the board the places they could stay at for a while: where they fit beside all that stays.
+
+    A newcomer may need one too, to answer for its model while another replica of it is moved in turn.
+    """
     asked = {demand.model: demand for demand in demands}
     empty, crowded = Occupancy(board.ground), board.occupancy(board.first())
     for index, change in enumerate(board.changes):
-        if change.old and change.new:
-            taken = ({*change.old.devices}, {*change.new.devices})
+        if change.new and change.model in board.kept:
+            taken = [{*copy.devices} for copy in (change.old, change.new) if copy]
             places = (
                 copy
                 for copy in _copies_elsewhere(board.inventory, change.new.placement, asked[change.model], rates)
