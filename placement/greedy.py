@@ -24,8 +24,11 @@ SOLVER = "greedy"
 MAX_SETS_PER_NODE = 256
 """Beyond this many sets of one node, only the set grown around each device is tried."""
 
-Score = tuple[float, ...]
-"""Smaller is better."""
+MAX_REFILLED = 200_000
+"""Demands x devices above which a filling that refuses something is not tried again in other orders."""
+
+Item = tuple[float, float, float, float, float, float, DeviceSet]
+"""A score, smaller is better, and the set it belongs to; ties go to the first devices of the inventory."""
 
 Order = Callable[[Problem, int], float]
 """Within a priority, demands with smaller figures are placed first."""
@@ -43,9 +46,10 @@ def solve_greedy(problem: Problem) -> Answer:
     table = _fill(problem, ORDERS[0], may_squeeze=False)
     if _serves_all(table):
         return _answer(table)
-    tables = [table, *(_fill(problem, order, may_squeeze=False) for order in ORDERS[1:])]
+    orders = ORDERS if len(problem.demands) * len(problem.devices) <= MAX_REFILLED else ORDERS[:1]
+    tables = [table, *(_fill(problem, order, may_squeeze=False) for order in orders[1:])]
     if any(problem.max_offloads):
-        tables += [_fill(problem, order, may_squeeze=True) for order in ORDERS]
+        tables += [_fill(problem, order, may_squeeze=True) for order in orders]
     return _answer(max(tables, key=_worth))
 
 
@@ -84,14 +88,13 @@ def _levels(problem: Problem) -> list[tuple[int, list[int]]]:
 def _fill(problem: Problem, order: Order, *, may_squeeze: bool) -> Table:
     """One filling; only one that may squeeze weights into host memory keeps what runs with some of them there."""
     table = Table(problem)
-    costs = [set_cost(problem, (number,)) for number in range(len(problem.devices))]
     for _, level in _levels(problem):
         for index in level:
             table.pending.turn_to(index)
         for index in level:
             _keep_running(table, index, may_offload=may_squeeze)
         for index in sorted(level, key=lambda index: order(problem, index)):
-            _Placing(table, index, costs, may_squeeze=may_squeeze).run()
+            _Placing(table, index, may_squeeze=may_squeeze).run()
     return table
 
 
@@ -110,13 +113,12 @@ class _Placing:
     replica makes scores of its siblings worse, never better, so a score is only made anew when it comes up.
     """
 
-    def __init__(self, table: Table, index: int, costs: Sequence[int], *, may_squeeze: bool) -> None:
+    def __init__(self, table: Table, index: int, *, may_squeeze: bool) -> None:
         self.table = table
         self.problem = table.problem
         self.index = index
         self.demand = table.problem.demands[index]
         self.need: Load = table.problem.needs[index]
-        self.costs = costs
         self.may_squeeze = may_squeeze
         self.siblings: Counter[int] = Counter()
         self.node_siblings: Counter[int] = Counter()
@@ -131,7 +133,8 @@ class _Placing:
         for share in self.table.shares[self.index]:
             self._count(share.devices)
         missing -= self._place_in_room(missing)
-        while missing and self.may_squeeze and squeeze_in(self.table, self.index, list(self._all_sets())):
+        sets = list(self._all_sets()) if missing and self.may_squeeze else []
+        while missing and sets and squeeze_in(self.table, self.index, sets):
             missing -= 1
 
     def _count(self, devices: DeviceSet) -> None:
@@ -140,40 +143,69 @@ class _Placing:
 
     def _place_in_room(self, missing: int) -> int:
         """How many of the missing were placed."""
-        placed, groups = 0, self._groups()
-        heap = [best for group in groups if (best := self._best(group))]
+        placed, heap = 0, self._first_items()
         heapify(heap)
         while heap and placed < missing:
-            score, devices, group = heappop(heap)
+            waiting = heappop(heap)
+            group = self._group(waiting[-1])
             now = self._best(group)
-            if now is not None and now[:2] <= (score, devices):
-                self.table.place(self.index, now[1])
-                self._count(now[1])
+            if now is not None and now <= waiting:
+                self.table.place(self.index, now[-1])
+                self._count(now[-1])
                 placed += 1
                 now = self._best(group)
             if now is not None:
                 heappush(heap, now)
         return placed
 
-    def _groups(self) -> list[DeviceSet]:
+    def _group(self, devices: DeviceSet) -> DeviceSet:
+        """The devices among which another set is sought once this one is taken."""
+        if len(devices) == 1:
+            return devices
+        return self.problem.allowed[self.index][self.problem.node_of[devices[0]]]
+
+    def _first_items(self) -> list[Item]:
         nodes = self.problem.allowed[self.index]
         if self.demand.tensor_parallel > 1:
-            return list(nodes)
+            return [best for of_node in nodes if (best := self._best(of_node))]
+        fitting = self._fitting([number for of_node in nodes for number in of_node])
+        return self._scored(self._with_room_beside(fitting) if self.asks_beside else fitting)
+
+    def _fitting(self, numbers: Sequence[int]) -> list[tuple[int, int]]:
+        """Devices with room for a replica, each with the bytes it would leave."""
         rest, start, budgets = self.table.rest, self.table.start, self.problem.budgets
         needed, starting = self.need.rest_bytes, self.need.start_bytes
         return [
-            (n,)
-            for of_node in nodes
-            for n in of_node
-            if rest[n] + needed + (start[n] if start[n] > starting else starting) <= budgets[n]
+            (n, left)
+            for n in numbers
+            if (left := budgets[n] - rest[n] - needed - (start[n] if start[n] > starting else starting)) >= 0
         ]
 
-    def _best(self, group: DeviceSet) -> tuple[Score, DeviceSet, DeviceSet] | None:
+    def _with_room_beside(self, fitting: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+        """Without the devices of nodes that lack the cores or the host memory; each node is looked at once."""
+        node_of, nodes, takes = self.problem.node_of, self.problem.nodes, dict[int, bool]()
+        for number, _ in fitting:
+            key = number if nodes[node_of[number]].host_devices else -1 - node_of[number]
+            if key not in takes:
+                takes[key] = self.table.node_takes(self.index, self.table.singles[number])
+        return [(n, left) for n, left in fitting if takes.get(n, takes.get(-1 - node_of[n], False))]
+
+    def _scored(self, fitting: Sequence[tuple[int, int]]) -> list[Item]:
+        """The same as `_score` for single devices, in the time that large fleets have."""
+        moved = (
+            [self._displaced(self.table.singles[n]) for n, _ in fitting] if self.may_displace else [0] * len(fitting)
+        )
+        table, node_of, together, apart = self.table, self.problem.node_of, self.siblings, self.node_siblings
+        costs, singles, here, sizes = table.costs, table.singles, table.on_device, table.sizes
+        if self.packs:
+            return [(0, together[n], costs[n], not here[n], apart[node_of[n]], left, singles[n]) for n, left in fitting]
+        return [(0, together[n], costs[n], apart[node_of[n]], -left / sizes[n], 0, singles[n]) for n, left in fitting]
+
+    def _best(self, group: DeviceSet) -> Item | None:
         if self.demand.tensor_parallel == 1:
-            return (self._score(group), group, group) if self._takes(group) else None
-        numbers = tuple(number for number in group if self.table.fits(number, self.need))
-        sets = (devices for devices in self._sets(numbers) if self._takes(devices))
-        return min(((self._score(devices), devices, group) for devices in sets), default=None)
+            return self._score(group) if self._takes(group) else None
+        numbers = tuple(number for number, _ in self._fitting(group))
+        return min((self._score(devices) for devices in self._sets(numbers) if self._takes(devices)), default=None)
 
     def _takes(self, devices: DeviceSet) -> bool:
         if any(not self.table.fits(number, self.need) for number in devices):
@@ -191,24 +223,24 @@ class _Placing:
         else:
             yield from (_grow(self.problem, numbers, seed, size) for seed in numbers)
 
-    def _score(self, devices: DeviceSet) -> Score:
-        node = self.problem.node_of[devices[0]]
-        displaced = 0
-        if self.may_displace:
-            displaced = sum(self.table.displaces(number, self.need) for number in devices)
-            displaced += self.asks_beside and self.table.displaces_on_node(self.index, node)
+    def _score(self, devices: DeviceSet) -> Item:
+        node, table = self.problem.node_of[devices[0]], self.table
         together = sum(self.siblings[number] for number in devices)
-        cost = self.costs[devices[0]] if len(devices) == 1 else set_cost(self.problem, devices)
-        lefts = [self._left_bytes(number) for number in devices]
+        cost = table.costs[devices[0]] if len(devices) == 1 else set_cost(self.problem, devices)
+        lefts = self._fitting(devices)
         if self.packs:
-            opened = sum(not self.table.on_device[number] for number in devices)
-            return (displaced, together, cost, opened, self.node_siblings[node], sum(lefts))
-        fraction = min(left / self.problem.devices[n].total_bytes for left, n in zip(lefts, devices, strict=True))
-        return (displaced, together, cost, self.node_siblings[node], -fraction)
+            opened = sum(not table.on_device[number] for number in devices)
+            left = sum(left for _, left in lefts)
+            return (self._displaced(devices), together, cost, opened, self.node_siblings[node], left, devices)
+        fraction = min(left / table.sizes[number] for number, left in lefts)
+        return (self._displaced(devices), together, cost, self.node_siblings[node], -fraction, 0, devices)
 
-    def _left_bytes(self, number: int) -> int:
-        start = max(self.table.start[number], self.need.start_bytes)
-        return self.problem.budgets[number] - self.table.rest[number] - self.need.rest_bytes - start
+    def _displaced(self, devices: DeviceSet) -> int:
+        if not self.may_displace:
+            return 0
+        node = self.problem.node_of[devices[0]]
+        on_node = self.asks_beside and self.table.displaces_on_node(self.index, node)
+        return sum(self.table.displaces(number, self.need) for number in devices) + on_node
 
 
 def _grow(problem: Problem, numbers: DeviceSet, seed: int, size: int) -> DeviceSet:

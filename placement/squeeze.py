@@ -30,7 +30,8 @@ class _Squeeze:
 
 def squeeze_in(table: Table, index: int, sets: Iterable[DeviceSet]) -> bool:
     """Places one replica on the set where the fewest bytes have to go; False if it fits nowhere even so."""
-    found = (squeeze for devices in sets if (squeeze := _squeeze_on(table, index, devices)))
+    hopeful = (devices for devices in sets if _is_hopeful(table, index, devices))
+    found = (squeeze for devices in hopeful if (squeeze := _squeeze_on(table, index, devices)))
     best = min(found, key=lambda squeeze: squeeze.cost, default=None)
     if best is None:
         return False
@@ -38,6 +39,12 @@ def squeeze_in(table: Table, index: int, sets: Iterable[DeviceSet]) -> bool:
         table.offload(share, more)
     table.place(index, best.devices, best.own_bytes)
     return True
+
+
+def _is_hopeful(table: Table, index: int, devices: DeviceSet) -> bool:
+    """False where it is plain at a glance that it cannot work."""
+    most_own = table.problem.max_offloads[index]
+    return all(_short_bytes(table, index, number) <= most_own + table.spare[number] for number in devices)
 
 
 def _squeeze_on(table: Table, index: int, devices: DeviceSet) -> _Squeeze | None:

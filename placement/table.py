@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from placement.feasible import Load, host_bytes_of
-from placement.problem import DeviceSet, Problem
+from placement.problem import DeviceSet, Problem, set_cost
 
 
 @dataclass(slots=True)
@@ -21,7 +21,11 @@ class Share:
 
 
 class Table:
-    """`rest` and `start` per device number and `cpu` and `host` per node number: what is placed."""
+    """`rest` and `start` per device number and `cpu` and `host` per node number: what is placed.
+
+    `spare` is how many bytes the replicas on a device could still offload. `costs`, `sizes` and `singles` (the set of
+    the one device) say again what the problem says, to be looked up fast.
+    """
 
     def __init__(self, problem: Problem) -> None:
         self.problem = problem
@@ -29,6 +33,10 @@ class Table:
         self.start = [0] * len(problem.devices)
         self.cpu = [0] * len(problem.nodes)
         self.host = [0] * len(problem.nodes)
+        self.spare = [0] * len(problem.devices)
+        self.costs = [set_cost(problem, (number,)) for number in range(len(problem.devices))]
+        self.sizes = [max(1, device.total_bytes) for device in problem.devices]
+        self.singles: list[DeviceSet] = [(number,) for number in range(len(problem.devices))]
         self.shares: list[list[Share]] = [[] for _ in problem.demands]
         self.on_device: list[list[Share]] = [[] for _ in problem.devices]
         self.pending = Pending(problem)
@@ -36,9 +44,6 @@ class Table:
     def fits(self, number: int, need: Load) -> bool:
         start = max(self.start[number], need.start_bytes)
         return self.rest[number] + need.rest_bytes + start <= self.problem.budgets[number]
-
-    def peak(self, number: int) -> int:
-        return self.rest[number] + self.start[number]
 
     def takes(self, index: int, devices: DeviceSet, offload_bytes: int = 0) -> bool:
         """Whether one more replica of the demand fits on these devices and beside them."""
@@ -69,6 +74,7 @@ class Table:
         for number in devices:
             self.rest[number] += need.rest_bytes
             self.start[number] = max(self.start[number], need.start_bytes)
+            self.spare[number] += self.problem.max_offloads[index]
             self.on_device[number].append(share)
         self.cpu[node] += demand.cpu_millis
         self.host[node] += demand.host_memory_bytes
@@ -80,6 +86,7 @@ class Table:
         share.offload_bytes += more_bytes
         for number in share.devices:
             self.rest[number] -= more_bytes
+            self.spare[number] -= more_bytes
         self.host[self.problem.node_of[share.devices[0]]] += more_bytes * len(share.devices)
 
     def displaces(self, number: int, need: Load) -> bool:
