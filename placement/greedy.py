@@ -192,14 +192,17 @@ class _Placing:
 
     def _scored(self, fitting: Sequence[tuple[int, int]]) -> list[Item]:
         """The same as `_score` for single devices, in the time that large fleets have."""
-        moved = (
-            [self._displaced(self.table.singles[n]) for n, _ in fitting] if self.may_displace else [0] * len(fitting)
-        )
+        moved = [self.may_displace and self._displaced(self.table.singles[n]) for n, _ in fitting]
         table, node_of, together, apart = self.table, self.problem.node_of, self.siblings, self.node_siblings
         costs, singles, here, sizes = table.costs, table.singles, table.on_device, table.sizes
+        both = zip(fitting, moved, strict=True)
         if self.packs:
-            return [(0, together[n], costs[n], not here[n], apart[node_of[n]], left, singles[n]) for n, left in fitting]
-        return [(0, together[n], costs[n], apart[node_of[n]], -left / sizes[n], 0, singles[n]) for n, left in fitting]
+            return [
+                (by, together[n], costs[n], not here[n], apart[node_of[n]], left, singles[n]) for (n, left), by in both
+            ]
+        return [
+            (by, together[n], costs[n], apart[node_of[n]], -left / sizes[n], 0, singles[n]) for (n, left), by in both
+        ]
 
     def _best(self, group: DeviceSet) -> Item | None:
         if self.demand.tensor_parallel == 1:
