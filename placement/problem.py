@@ -24,6 +24,7 @@ from placement.feasible import (
     node_cpu_millis,
     node_memory_bytes,
 )
+from placement.goals import weights_of
 from placement.inventory import Device, DeviceHealth, DeviceKind, Inventory, Node
 from placement.plan import GoalReached, Placement
 from placement.policy import Policy
@@ -63,8 +64,8 @@ class NodeUse(NamedTuple):
 class Problem:
     """`demands` run from the highest priority to the lowest; `needs[i]` is what one replica of
     `demands[i]` needs on each of its devices with nothing offloaded, `max_offloads[i]` how many of these bytes, per
-    device, may lie in host memory instead, `running[i]` where its replicas run and `running_offloads[i]` with how
-    much offloaded.
+    device, may lie in host memory instead, `weights[i]` what one counts among those of its priority, `running[i]`
+    where its replicas run and `running_offloads[i]` with how much offloaded.
 
     `usable` groups the numbers of devices that may take shares by node, `allowed[i]` those among them of a type that
     `demands[i]` takes; `nodes` and `node_of` (by device number) say what else a node has. `limits` are the devices'
@@ -82,6 +83,7 @@ class Problem:
     demands: tuple[Demand, ...]
     allowed: tuple[tuple[DeviceSet, ...], ...]
     needs: tuple[Load, ...]
+    weights: tuple[int, ...]
     max_offloads: tuple[int, ...]
     running: tuple[tuple[DeviceSet, ...], ...]
     running_offloads: tuple[tuple[int, ...], ...]
@@ -123,6 +125,7 @@ def pose(inventory: Inventory, demands: Sequence[Demand], policy: Policy, runnin
         demands=ordered,
         allowed=tuple(allowed_by[demand.device_types] for demand in ordered),
         needs=tuple(need_of(demand.estimate) for demand in ordered),
+        weights=weights_of(ordered),
         max_offloads=tuple(most_offload_bytes(demand) for demand in ordered),
         running=tuple(tuple(devices for devices, _ in of_demand) for of_demand in stays),
         running_offloads=tuple(tuple(offload for _, offload in of_demand) for of_demand in stays),

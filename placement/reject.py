@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from math import isfinite
 
 from placement.demand import Demand
 from placement.errors import InvalidProblem
 from placement.feasible import is_usable
 from placement.inventory import Device, Inventory, Node
 from placement.policy import Policy
+
+MAX_REQUESTS_PER_S = 10**9
+"""Far above any fleet, and low enough that sums of thousandths stay exact in a solver's 64 bits."""
 
 
 def reject_contradictions(inventory: Inventory, demands: Sequence[Demand], policy: Policy) -> None:
@@ -70,8 +72,10 @@ def _reject_bad_demand(demand: Demand) -> None:
             f"{where} asks for {demand.num_replicas} replicas on {demand.tensor_parallel} devices each; "
             "replicas must not be negative and devices at least 1"
         )
-    if not (isfinite(demand.requests_per_s) and demand.requests_per_s >= 0):
-        raise InvalidProblem(f"{where} asks to serve {demand.requests_per_s} requests/s; say a number from 0 up")
+    if not 0 <= demand.requests_per_s <= MAX_REQUESTS_PER_S:
+        raise InvalidProblem(
+            f"{where} asks to serve {demand.requests_per_s} requests/s; say 0 (unknown) to {MAX_REQUESTS_PER_S}"
+        )
     _reject_bad_amounts(demand, where)
 
 
