@@ -1,4 +1,4 @@
-"""`headroom plan`: what would go where, byte by byte, without starting anything; here, or on a fleet that is not here."""
+"""`headroom plan`: what would go where, byte by byte, without starting anything; here, or on a fleet elsewhere."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class ReplicaCount(click.ParamType[tuple[str, int]]):
 
 
 class Size(click.ParamType[int]):
-    """A size as in cluster.yaml; -1 for `MOST`."""
+    """A size as in cluster.yaml; 0, as much as possible, for `MOST`."""
 
     name = "BYTES"
 
@@ -42,7 +42,7 @@ class Size(click.ParamType[int]):
         from serve_app.config.sizes import size_bytes
 
         if value == MOST:
-            return -1
+            return 0
         try:
             num_bytes = int(value) if value.isascii() and value.isdecimal() else size_bytes(value)
         except ValueError:

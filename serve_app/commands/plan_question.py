@@ -1,4 +1,4 @@
-"""What `headroom plan` is asked: the fleet, the models and the headroom, with every "what if" of the options applied."""
+"""What `headroom plan` is asked: fleet, models and headroom, with every "what if" of the options applied."""
 
 from __future__ import annotations
 
@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from placement.plan import Placement, Plan
     from placement.policy import Policy
     from serve_app.config.load import ClusterFile
+
+MAX_LISTED = 12
+"""Names that an error lists."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,9 +120,7 @@ def _counted(demands: tuple[Demand, ...], counts: Sequence[tuple[str, int]]) -> 
     for model, _ in counts:
         _must_be_known(model, known, option="--demand", what="model")
     wanted = dict(counts)
-    return tuple(
-        replace(demand, num_replicas=wanted.get(demand.model, demand.num_replicas)) for demand in demands
-    )
+    return tuple(replace(demand, num_replicas=wanted.get(demand.model, demand.num_replicas)) for demand in demands)
 
 
 def _without(inventory: Inventory, names: Sequence[str]) -> Inventory:
@@ -140,7 +141,3 @@ def _must_be_known(name: str, known: Sequence[str], *, option: str, what: str) -
         listed = ", ".join(known[:MAX_LISTED]) + (f" and {len(known) - MAX_LISTED} more" * (len(known) > MAX_LISTED))
         hint = did_you_mean(name, known) or f"Known are {listed}."
         raise click.BadParameter(f"there is no {what} '{name}'. {hint}", param_hint=option)
-
-
-MAX_LISTED = 12
-"""Names that an error lists."""
