@@ -29,6 +29,7 @@ def assemble(problem: Problem, answer: Answer, inventory: Inventory, running: Se
         refusals=refusals,
         solver=answer.solver,
         gap=answer.gap,
+        goals=answer.goals,
     )
 
 

@@ -1,21 +1,34 @@
-"""The question as the solvers see it: devices by number, budgets in bytes, demands in the order they are served.
+"""The question as the solvers see it: devices by number, budgets and needs in bytes, demands in the order of serving.
 
-Made once by `pose`, which also rejects questions that contradict themselves. Both solvers read it, neither changes it.
+Made once by `pose`; `reject.py` turns away questions that contradict themselves. All solvers read it, none changes it.
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import comb
+from typing import NamedTuple
 
 from placement.demand import Demand
-from placement.errors import InvalidProblem
-from placement.feasible import EMPTY, Load, budget_bytes, is_usable, need_of
-from placement.inventory import Device, DeviceHealth, Inventory
-from placement.plan import Placement
+from placement.feasible import (
+    EMPTY,
+    Load,
+    budget_bytes,
+    host_bytes_of,
+    is_of_type,
+    is_usable,
+    limit_bytes,
+    most_offload_bytes,
+    need_of,
+    node_cpu_millis,
+    node_memory_bytes,
+)
+from placement.goals import weights_of
+from placement.inventory import Device, DeviceHealth, DeviceKind, Inventory, Node
+from placement.plan import GoalReached, Placement
 from placement.policy import Policy
+from placement.reject import reject_contradictions
 
 DeviceSet = tuple[int, ...]
 """Ascending numbers of the devices one replica uses; one number unless tensor parallel."""
@@ -26,58 +39,124 @@ COST_OTHER_NUMA = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class NodeBudget:
+    """What replicas on one node may take together beside their devices.
+
+    `host_devices` are the devices that are the node's memory: their load at its peak counts against `memory_bytes`
+    as well. Where there is none, only `host_bytes_of` the replicas does. A replica that asks for no cores (no host
+    memory) is not held to them.
+    """
+
+    name: str
+    cpu_millis: int
+    memory_bytes: int
+    host_devices: DeviceSet
+
+
+class NodeUse(NamedTuple):
+    """What replicas take of one node beside their devices."""
+
+    cpu_millis: int
+    host_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Problem:
     """`demands` run from the highest priority to the lowest; `needs[i]` is what one replica of
-    `demands[i]` needs on each of its devices, `running[i]` where its replicas run.
+    `demands[i]` needs on each of its devices with nothing offloaded, `max_offloads[i]` how many of these bytes, per
+    device, may lie in host memory instead, `weights[i]` what one counts among those of its priority, `running[i]`
+    where its replicas run and `running_offloads[i]` with how much offloaded.
 
-    `usable` groups the numbers of devices that may take shares by node. A running replica on a device that
-    may not, or on another number of devices than asked now, is left out of `running`: it cannot stay.
+    `usable` groups the numbers of devices that may take shares by node, `allowed[i]` those among them of a type that
+    `demands[i]` takes; `nodes` and `node_of` (by device number) say what else a node has. `limits` are the devices'
+    bytes below headroom, `budgets` the same less holdings. A running replica on a device that may not take it, on
+    another number of devices or with more offloaded than asked now, is left out of `running`: it cannot stay.
     """
 
     policy: Policy
     devices: tuple[Device, ...]
+    limits: tuple[int, ...]
     budgets: tuple[int, ...]
     usable: tuple[DeviceSet, ...]
+    nodes: tuple[NodeBudget, ...]
+    node_of: tuple[int, ...]
     demands: tuple[Demand, ...]
+    allowed: tuple[tuple[DeviceSet, ...], ...]
     needs: tuple[Load, ...]
+    weights: tuple[int, ...]
+    max_offloads: tuple[int, ...]
     running: tuple[tuple[DeviceSet, ...], ...]
+    running_offloads: tuple[tuple[int, ...], ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """`sets[i]` are the device sets of the placed replicas of `demands[i]`; fewer than asked means refused."""
+    """`sets[i]` are the device sets of the placed replicas of `demands[i]`; fewer than asked means refused.
+
+    `offloads[i]` are the bytes each of them offloads per device, in the order of `sets[i]`; empty when nobody does.
+    """
 
     sets: tuple[tuple[DeviceSet, ...], ...]
     solver: str
     gap: float | None
+    offloads: tuple[tuple[int, ...], ...] = ()
+    goals: tuple[GoalReached, ...] = ()
+
+    def offloads_of(self, index: int) -> tuple[int, ...]:
+        return self.offloads[index] if self.offloads else (0,) * len(self.sets[index])
 
 
 def pose(inventory: Inventory, demands: Sequence[Demand], policy: Policy, running: Sequence[Placement] = ()) -> Problem:
     """Raises: InvalidProblem when the question contradicts itself."""
-    _reject_bad_inventory(inventory)
-    _reject_bad_demands(demands)
-    if not 0.0 <= policy.headroom < 1.0:
-        raise InvalidProblem(f"headroom is {policy.headroom}; it must be at least 0 and below 1")
-    devices = inventory.devices
+    reject_contradictions(inventory, demands, policy)
+    devices, usable = inventory.devices, _usable_by_node(inventory)
     ordered = tuple(sorted(demands, key=lambda demand: -demand.priority))
+    allowed_by = {types: _of_types(devices, usable, types) for types in {demand.device_types for demand in ordered}}
+    runs = _Runs(inventory, usable, running)
+    stays = [runs.of(demand, allowed_by[demand.device_types]) for demand in ordered]
     return Problem(
         policy=policy,
         devices=devices,
+        limits=tuple(limit_bytes(device.total_bytes, policy.headroom) for device in devices),
         budgets=tuple(budget_bytes(device, policy.headroom) for device in devices),
-        usable=_usable_by_node(inventory),
+        usable=usable,
+        nodes=tuple(_node_budgets(inventory, policy)),
+        node_of=tuple(number for number, node in enumerate(inventory.nodes) for _ in node.devices),
         demands=ordered,
+        allowed=tuple(allowed_by[demand.device_types] for demand in ordered),
         needs=tuple(need_of(demand.estimate) for demand in ordered),
-        running=tuple(_running_sets(demand, devices, running) for demand in ordered),
+        weights=weights_of(ordered),
+        max_offloads=tuple(most_offload_bytes(demand) for demand in ordered),
+        running=tuple(tuple(devices for devices, _ in of_demand) for of_demand in stays),
+        running_offloads=tuple(tuple(offload for _, offload in of_demand) for of_demand in stays),
     )
 
 
-def loads_of(problem: Problem, sets: Sequence[Sequence[DeviceSet]]) -> list[Load]:
-    """Load of every device when replicas of demand i lie on `sets[i]`."""
-    loads = [EMPTY for _ in problem.devices]
-    for need, of_demand in zip(problem.needs, sets, strict=True):
-        for number in (number for devices in of_demand for number in devices):
-            loads[number] = loads[number].plus(need)
-    return loads
+def loads_of(
+    problem: Problem, sets: Sequence[Sequence[DeviceSet]], offloads: Sequence[Sequence[int]] = ()
+) -> list[Load]:
+    """Load of every device when replicas of demand i lie on `sets[i]`, with `offloads[i]` in host memory."""
+    rests, starts = [0] * len(problem.devices), [0] * len(problem.devices)
+    for index, (need, of_demand) in enumerate(zip(problem.needs, sets, strict=True)):
+        for position, devices in enumerate(of_demand):
+            offload = offloads[index][position] if offloads else 0
+            for number in devices:
+                rests[number] += need.rest_bytes - offload
+                starts[number] = max(starts[number], need.start_bytes)
+    return [Load(*of_device) if any(of_device) else EMPTY for of_device in zip(rests, starts, strict=True)]
+
+
+def uses_of(
+    problem: Problem, sets: Sequence[Sequence[DeviceSet]], offloads: Sequence[Sequence[int]] = ()
+) -> list[NodeUse]:
+    """What these replicas take of every node beside their devices."""
+    cpus, hosts = [0] * len(problem.nodes), [0] * len(problem.nodes)
+    for index, (demand, of_demand) in enumerate(zip(problem.demands, sets, strict=True)):
+        for position, devices in enumerate(of_demand):
+            node = problem.node_of[devices[0]]
+            cpus[node] += demand.cpu_millis
+            hosts[node] += host_bytes_of(demand, offloads[index][position] if offloads else 0)
+    return [NodeUse(*of_node) for of_node in zip(cpus, hosts, strict=True)]
 
 
 def set_cost(problem: Problem, devices: DeviceSet) -> int:
@@ -89,9 +168,15 @@ def set_cost(problem: Problem, devices: DeviceSet) -> int:
     return cost
 
 
-def num_sets(problem: Problem, demand: Demand) -> int:
-    """How many device sets one replica could be tried on, were there room everywhere."""
-    return sum(comb(len(numbers), demand.tensor_parallel) for numbers in problem.usable)
+def num_sets(problem: Problem, index: int) -> int:
+    """How many device sets one replica of the demand could be tried on, were there room everywhere."""
+    size = problem.demands[index].tensor_parallel
+    return sum(comb(len(numbers), size) for numbers in problem.allowed[index])
+
+
+def may_offload(problem: Problem, index: int, node: int) -> bool:
+    """Whether moving weights to host memory makes room there; on a host device both are the same memory."""
+    return problem.max_offloads[index] > 0 and not problem.nodes[node].host_devices
 
 
 def _pair_cost(first: Device, second: Device) -> int:
@@ -100,51 +185,75 @@ def _pair_cost(first: Device, second: Device) -> int:
 
 
 def _usable_by_node(inventory: Inventory) -> tuple[DeviceSet, ...]:
-    groups, number = [], 0
-    for node in inventory.nodes:
-        numbers = range(number, number + len(node.devices))
-        number += len(node.devices)
-        groups.append(tuple(n for n, device in zip(numbers, node.devices, strict=True) if is_usable(device)))
-    return tuple(groups)
-
-
-def _running_sets(demand: Demand, devices: tuple[Device, ...], running: Sequence[Placement]) -> tuple[DeviceSet, ...]:
-    number_of = {device.id: number for number, device in enumerate(devices) if is_usable(device)}
-    mine = sorted((p for p in running if p.model == demand.model), key=lambda p: (len(p.replica), p.replica))
     return tuple(
-        tuple(sorted(number_of[device] for device in placement.devices))
-        for placement in mine
-        if len(placement.devices) == demand.tensor_parallel and all(device in number_of for device in placement.devices)
+        tuple(number for number, device in zip(numbers, node.devices, strict=True) if is_usable(device))
+        for node, numbers in _numbered(inventory)
     )
 
 
-def _reject_bad_inventory(inventory: Inventory) -> None:
-    _reject_twice("node", (node.name for node in inventory.nodes))
-    _reject_twice("device", (device.id for device in inventory.devices))
+def _numbered(inventory: Inventory) -> list[tuple[Node, range]]:
+    """Every node with the numbers of its devices."""
+    numbered, number = list[tuple[Node, range]](), 0
     for node in inventory.nodes:
-        for device in node.devices:
-            if device.node != node.name:
-                raise InvalidProblem(
-                    f"device '{device.id}' is listed under node '{node.name}' but names '{device.node}'"
-                )
-            if device.total_bytes < 0 or any(holding.num_bytes < 0 for holding in device.holdings):
-                raise InvalidProblem(f"device '{device.id}' has a negative number of bytes")
+        numbered.append((node, range(number, number + len(node.devices))))
+        number += len(node.devices)
+    return numbered
 
 
-def _reject_bad_demands(demands: Sequence[Demand]) -> None:
-    _reject_twice("demand for model", (demand.model for demand in demands))
-    for demand in demands:
-        where = demand.path or f"demand '{demand.model}'"
-        if any(part.num_bytes < 0 for part in demand.estimate.parts):
-            raise InvalidProblem(f"{where} has an estimate with a negative number of bytes")
-        if demand.num_replicas < 0 or demand.tensor_parallel < 1:
-            raise InvalidProblem(
-                f"{where} asks for {demand.num_replicas} replicas on {demand.tensor_parallel} devices each; "
-                "replicas must not be negative and devices at least 1"
-            )
+def _node_budgets(inventory: Inventory, policy: Policy) -> list[NodeBudget]:
+    return [
+        NodeBudget(
+            name=node.name,
+            cpu_millis=node_cpu_millis(node),
+            memory_bytes=node_memory_bytes(node, policy.headroom),
+            host_devices=tuple(
+                number for number, device in zip(numbers, node.devices, strict=True) if device.kind is DeviceKind.HOST
+            ),
+        )
+        for node, numbers in _numbered(inventory)
+    ]
 
 
-def _reject_twice(what: str, names: Iterable[str]) -> None:
-    twice = sorted(name for name, count in Counter(names).items() if count > 1)
-    if twice:
-        raise InvalidProblem(f"{what} '{twice[0]}' is given more than once")
+def _of_types(
+    devices: Sequence[Device], usable: tuple[DeviceSet, ...], types: tuple[str, ...]
+) -> tuple[DeviceSet, ...]:
+    if not types:
+        return usable
+    return tuple(
+        tuple(number for number in of_node if is_of_type(devices[number].product, types)) for of_node in usable
+    )
+
+
+def places_of(running: Sequence[Placement]) -> dict[str, list[Placement]]:
+    """Placements by model, in the order of their names."""
+    of_model: dict[str, list[Placement]] = {}
+    for placement in sorted(running, key=lambda placement: (len(placement.replica), placement.replica)):
+        of_model.setdefault(placement.model, []).append(placement)
+    return of_model
+
+
+class _Runs:
+    """The placements in force, with the numbers of the devices they lie on."""
+
+    def __init__(self, inventory: Inventory, usable: Sequence[DeviceSet], running: Sequence[Placement]) -> None:
+        devices = inventory.devices
+        self._number_of = {devices[number].id: number for of_node in usable for number in of_node}
+        self._hosts = {device.id for device in devices if device.kind is DeviceKind.HOST}
+        self._of_model = places_of(running)
+
+    def of(self, demand: Demand, allowed: Sequence[DeviceSet]) -> list[tuple[DeviceSet, int]]:
+        """Device sets and offloaded bytes of the replicas that could stay as they are."""
+        return [
+            (tuple(sorted(self._number_of[device] for device in placement.devices)), placement.offload_bytes)
+            for placement in self._of_model.get(demand.model, ())
+            if self._could_stay(placement, demand, allowed)
+        ]
+
+    def _could_stay(self, placement: Placement, demand: Demand, allowed: Sequence[DeviceSet]) -> bool:
+        numbers = {self._number_of.get(device) for device in placement.devices}
+        most = 0 if self._hosts.intersection(placement.devices) else most_offload_bytes(demand)
+        return (
+            len(placement.devices) == len(numbers) == demand.tensor_parallel
+            and 0 <= placement.offload_bytes <= most
+            and any(numbers <= set(of_node) for of_node in allowed)
+        )

@@ -26,5 +26,5 @@ def solve(
     problem = pose(inventory, demands, policy, running)
     answer = solve_greedy(problem)
     if is_small(problem):
-        answer = solve_exact(problem, answer) or answer
+        answer = solve_exact(problem, answer)
     return assemble(problem, answer, inventory, running)

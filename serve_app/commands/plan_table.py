@@ -13,6 +13,7 @@ from placement.report import DeviceReport, Holder, Verdict, device_report
 from placement.units import gib, percent
 from serve_app.commands.screen import verdict
 
+START = "while starting"
 PARTS = (PartName.WEIGHTS, PartName.KV_CACHE, PartName.ACTIVATION, PartName.CUDA_GRAPHS, PartName.CONTEXT)
 
 
@@ -44,13 +45,21 @@ def _device_line(report: DeviceReport) -> Text:
 
 
 def _table(report: DeviceReport) -> Table:
-    shown = [part for part in PARTS if any(held.name is part for holder in report.holders for held in holder.parts)]
+    shown = _shown_parts(report)
+    starts = [START] if any(holder.start_bytes for holder in report.holders) else []
     table = Table("holder", box=None, padding=(0, 2, 0, 2), show_edge=False)
-    for heading in ("bytes at rest", "", *(part.value.replace("_", " ") for part in shown), "while starting"):
+    for heading in ("bytes at rest", "", *(part.value.replace("_", " ") for part in shown), *starts):
         table.add_column(heading, justify="right")
     for holder in report.holders:
-        table.add_row(*_row(holder, shown))
+        table.add_row(*_row(holder, shown)[: len(table.columns)])
     return table
+
+
+def _shown_parts(report: DeviceReport) -> list[PartName]:
+    """None where every share is a single part, which would only say its bytes at rest again."""
+    if all(len(holder.parts) < 2 for holder in report.holders):
+        return []
+    return [part for part in PARTS if any(held.name is part for holder in report.holders for held in holder.parts)]
 
 
 def _row(holder: Holder, shown: list[PartName]) -> tuple[str, ...]:

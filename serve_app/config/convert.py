@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from decimal import Decimal
+from math import ceil
 from pathlib import Path
 
 from serve_app.config.schema import (
@@ -55,7 +57,17 @@ def _model(section: ModelSection, index: int, base_dir: Path) -> ModelSettings:
         kv_cache_bytes=section.kv_cache_bytes,
         tensor_parallel=section.tensor_parallel,
         path=f"models[{index}]",
+        device_types=tuple(section.device_types),
+        cpu_millis=cpu_millis(section.cpus),
+        host_memory_bytes=section.host_memory,
+        requests_per_s=section.requests_per_s,
+        max_offload_bytes=section.max_offload,
     )
+
+
+def cpu_millis(cpus: float) -> int:
+    """Thousandths of a core, rounded up, so that any cores asked for count."""
+    return ceil(Decimal(str(cpus)) * 1000)
 
 
 def _mode(name: str, section: ModeSection) -> ModeSettings:

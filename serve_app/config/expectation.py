@@ -47,7 +47,8 @@ def expectation(node: Schema) -> str:
         keys = valid_keys(node)
         return f"a mapping with the keys {', '.join(keys)}" if keys else "a mapping"
     if kind == "array":
-        return "a list with at least one entry" if node.get("minItems") else "a list"
+        most = f", at most {node['maxItems']:,}" if "maxItems" in node else ""
+        return f"a list with at least one entry{most}" if node.get("minItems") else "a list"
     return f"{_TYPE_WORDS.get(str(kind), '')}{_range(node)}{' or null' if node.get('nullable') else ''}".strip()
 
 

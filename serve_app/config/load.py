@@ -18,10 +18,12 @@ from serve_app.config.schema import ClusterArgs
 from serve_app.config.serve_file import APPLICATION, IMPORT_PATH, ServeFile
 from serve_app.config.settings import Settings
 from serve_app.config.validation import problems_of
+from serve_app.config.yaml_file import read_text
 from serve_app.config.yaml_source import Document, read_document
 
 DIRECTORY_VARIABLE = "HEADROOM_CONFIG_DIR"
 """Where relative paths start when only arguments are known; the working directory when it is not set."""
+KIND = "a Ray Serve config"
 ARGS_LOCATION: Location = ("applications", 0, "args")
 
 
@@ -42,7 +44,7 @@ class ClusterFile:
 
 def load_cluster(path: Path, *, environment: Mapping[str, str] = os.environ) -> ClusterFile:
     """Raises: ConfigError with every problem of the file."""
-    document = read_document(_text(path))
+    document = read_document(read_text(path, kind=KIND), kind=KIND)
     whole = document.data if isinstance(document.data, Mapping) else {}
     problems = [*document.problems, *_serve_problems(document)]
     index = _our_application(whole)
@@ -83,15 +85,6 @@ def settings_from_args(
 
 def _settings(args: Mapping[str, Any], base_dir: Path, environment: Mapping[str, str]) -> Settings:
     return convert(ClusterArgs.model_validate(args), base_dir=base_dir, environment=environment)
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else "it is not UTF-8 text"
-        problem = Problem(path="the file", what=f"cannot be read: {reason}", expected="a Ray Serve config at this path")
-        raise ConfigError(str(path), [problem]) from error
 
 
 def _serve_problems(document: Document) -> list[Problem]:

@@ -10,7 +10,10 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from serve_app.config.schema_types import FilePath, Name, RedisUrl, SizeRange, Source
+from serve_app.config.schema_types import DeviceType, FilePath, Name, RedisUrl, SizeRange, Source
+
+MAX_MODELS = 1000
+"""Models of one file; far above what one fleet serves, and low enough that planning them takes seconds."""
 
 
 class Section(BaseModel):
@@ -49,6 +52,24 @@ class ModelSection(Section):
         description="KV cache of one replica, e.g. 512MiB; null holds max_num_seqs requests of max_model_len tokens.",
     )
     tensor_parallel: int = Field(1, ge=1, le=64, description="Devices of one node that share each replica.")
+    device_types: list[DeviceType] = Field(
+        default_factory=list,
+        description="Devices it may lie on, by words of the product's name, e.g. [H100, A100]; empty allows all.",
+    )
+    cpus: float = Field(0.0, ge=0.0, le=4096.0, description="Cores each replica takes of its node; 0 plans none.")
+    host_memory: Annotated[int, SizeRange(0, 2**44)] = Field(
+        0, description="Memory of its node each replica takes beside its devices, e.g. 8GiB; 0 plans none."
+    )
+    requests_per_s: float = Field(
+        0.0, ge=0.0, le=1e9, description="Requests per second all replicas together should serve; 0 means unknown."
+    )
+    max_offload: Annotated[int, SizeRange(0, 2**44)] = Field(
+        0,
+        description=(
+            "Most weights per device that may lie in the node's memory when devices are full, e.g. 4GiB; "
+            "each step then reads them over the bus."
+        ),
+    )
 
 
 class SamplingSection(Section):
@@ -120,7 +141,7 @@ class ClusterArgs(Section):
     """The arguments of the application `headroom`."""
 
     fleet: FleetSection = Field(default_factory=FleetSection, description="Devices and how full they may get.")
-    models: list[ModelSection] = Field(min_length=1, description="Models to serve.")
+    models: list[ModelSection] = Field(min_length=1, max_length=MAX_MODELS, description="Models to serve.")
     modes: dict[Name, ModeSection] = Field(
         default_factory=dict, description="Modes a caller may ask for as model name or by the header x-headroom-mode."
     )

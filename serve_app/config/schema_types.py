@@ -64,6 +64,14 @@ Source = Annotated[
     AfterValidator(_source),
     Field(json_schema_extra={EXPECTED: f"one of: {', '.join(DEFAULT_SOURCES)}, or a checkpoint directory"}),
 ]
+DeviceType = Annotated[
+    str,
+    Field(
+        pattern=r"^[^|]*[^|\s][^|]*$",
+        max_length=128,
+        json_schema_extra={EXPECTED: "words of a product's name, such as H100"},
+    ),
+]
 FilePath = Annotated[str, Field(min_length=1, json_schema_extra={EXPECTED: "a path"})]
 RedisUrl = Annotated[
     str,

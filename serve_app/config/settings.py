@@ -40,6 +40,15 @@ class ModelSettings:
     tensor_parallel: int
     path: str
     """Key in cluster.yaml, e.g. `models[0]`."""
+    device_types: tuple[str, ...] = ()
+    """Words of the product's name; empty allows every device."""
+    cpu_millis: int = 0
+    host_memory_bytes: int = 0
+    """Of each replica, beside its devices."""
+    requests_per_s: float = 0.0
+    """Of all replicas together; 0 means unknown."""
+    max_offload_bytes: int = 0
+    """Weights per device that may lie in host memory."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

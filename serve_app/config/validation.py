@@ -50,6 +50,8 @@ def _sentence(detail: ErrorDetails, location: Location, schema: Schema) -> tuple
     if detail["type"] == "missing":
         return "is missing", expectation(node), ""
     expected = expectation(node) or detail["msg"]
+    if detail["type"] == "too_long" and isinstance(value, list):
+        return f"has {len(value):,} entries", expected, ""
     return f"is {value_text(value)}", expected, did_you_mean(value, valid_words(node))
 
 

@@ -34,12 +34,12 @@ class Document:
         return None
 
 
-def read_document(text: str) -> Document:
-    """Parses one YAML document; a syntax error is a problem, not an exception."""
+def read_document(text: str, *, kind: str = "a YAML document") -> Document:
+    """Parses one YAML document; a syntax error is a problem, not an exception. `kind`: what an empty one should be."""
     try:
         root = yaml.compose(text, Loader=yaml.SafeLoader)
         if root is None:
-            return Document(None, problems=(_whole_file("is empty", "a Ray Serve config"),))
+            return Document(None, problems=(_whole_file("is empty", kind),))
         lines: dict[Location, int] = {}
         problems = tuple(_walk(root, (), lines, set()))
         return Document(yaml.safe_load(text), lines, problems)

@@ -79,6 +79,11 @@ def demand_from_spec(
         estimate=estimate,
         tensor_parallel=model.tensor_parallel,
         path=model.path,
+        device_types=model.device_types,
+        cpu_millis=model.cpu_millis,
+        host_memory_bytes=model.host_memory_bytes,
+        requests_per_s=model.requests_per_s,
+        max_offload_bytes=model.max_offload_bytes,
     )
 
 

@@ -85,7 +85,7 @@ def estimate(weights: int, *, kv: int = 0, loading: int = 0) -> Estimate:
 def demand(
     model: str,
     *,
-    gib: float = 0.0,
+    gib: float = 1.0,
     num_bytes: int | None = None,
     kv_gib: float = 0.0,
     loading_gib: float = 0.0,
@@ -135,7 +135,7 @@ def _devices(draw: st.DrawFn, node: str) -> tuple[Device, ...]:
 def _device(draw: st.DrawFn, node: str, index: int) -> Device:
     held = draw(st.integers(0, 10))
     return replace(
-        gpu(node, index, draw(st.sampled_from([0, 7, 10, 15, 20, 24, 25, 30, 40]))),
+        gpu(node, index, draw(st.sampled_from([1, 7, 10, 15, 20, 24, 25, 30, 40]))),
         health=draw(st.sampled_from([DeviceHealth.HEALTHY] * 12 + list(DeviceHealth))),
         cordoned=draw(st.sampled_from([False] * 9 + [True])),
         numa_node=draw(st.sampled_from([None, 0, 1])),
@@ -145,7 +145,7 @@ def _device(draw: st.DrawFn, node: str, index: int) -> Device:
 
 @st.composite
 def _demand(draw: st.DrawFn, model: str, max_tensor_parallel: int) -> Demand:
-    weights, kv, loading = draw(st.integers(0, 16)), draw(st.integers(0, 5)), draw(st.integers(0, 10))
+    weights, kv, loading = draw(st.integers(1, 16)), draw(st.integers(0, 5)), draw(st.integers(0, 10))
     return Demand(
         model=model,
         num_replicas=draw(st.sampled_from([1, 2, 3, 0])),
