@@ -6,7 +6,7 @@ Readers pass over fields they do not know, so that an older command can ask a ne
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
@@ -97,3 +97,43 @@ class ModelInfo(WireModel):
 
 class ModelsInfoView(WireModel):
     models: tuple[ModelInfo, ...]
+
+
+class ApplyRequest(BaseModel):
+    """POST /admin/apply: what cluster.yaml says below `args`, and the directory where its relative paths start."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    args: dict[str, Any]
+    config_dir: str
+    dry_run: bool = False
+
+
+class ApplyOutcome(StrEnum):
+    PROPOSED = "proposed"
+    """A dry run: this would be done."""
+    ACCEPTED = "accepted"
+    """Under way; `GET /admin/apply` says how far."""
+    REFUSED = "refused"
+    INVALID = "invalid"
+    BUSY = "busy"
+
+
+class ApplyAnswer(WireModel):
+    """`plan`, `inventory` and `steps` are values of `placement` as its codec writes them."""
+
+    outcome: ApplyOutcome
+    message: str
+    plan: dict[str, Any] | None = None
+    inventory: dict[str, Any] | None = None
+    steps: dict[str, Any] | None = None
+
+
+class ApplyProgress(WireModel):
+    """GET /admin/apply. `status` is none, applying, done or failed."""
+
+    status: str
+    done: int
+    num_batches: int
+    doing: str
+    message: str

@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from serve_app.errors import BadAnswer, NotRunning
+from serve_app.errors import BadAnswer, HeadroomError, NotRunning
 
 TIMEOUT_S = 5.0
 _NO_SUCH_ROUTE = 404
@@ -19,11 +19,15 @@ def get_json(address: str, path: str, *, timeout_s: float = TIMEOUT_S) -> Any:
 
     Raises: NotRunning when nothing answers in time, BadAnswer when it is not JSON or not our route.
     """
+    return _json_of("GET", address, path, timeout_s=timeout_s)
+
+
+def _json_of(method: str, address: str, path: str, *, body: object = None, timeout_s: float) -> Any:
     import httpx  # costs a tenth of a second, so only when something is asked
 
     url = f"{address.rstrip('/')}{path}"
     try:
-        answer = httpx.get(url, timeout=timeout_s, trust_env=False)
+        answer = httpx.request(method, url, json=body, timeout=timeout_s, trust_env=False)
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         raise NotRunning(
             f"Nothing answers at {address} ({type(error).__name__}).",
@@ -31,23 +35,35 @@ def get_json(address: str, path: str, *, timeout_s: float = TIMEOUT_S) -> Any:
             advice="Start one with `headroom up`, or name another with --address.",
         ) from error
     try:
-        body = answer.json()
+        told = answer.json()
     except ValueError as error:
         raise _foreign(url, f"status {answer.status_code} and no JSON") from error
     if answer.status_code == _NO_SUCH_ROUTE:
         raise _foreign(url, "status 404")
-    return body
+    return told
 
 
 def get(model: type[M], address: str, path: str, *, timeout_s: float = TIMEOUT_S) -> M:
     """The body as `model`. Raises: as `get_json`, and BadAnswer when it has another form."""
-    body = get_json(address, path, timeout_s=timeout_s)
+    return _as(model, get_json(address, path, timeout_s=timeout_s), f"{address}{path}")
+
+
+def post(model: type[M], address: str, path: str, body: object, *, timeout_s: float = TIMEOUT_S) -> M:
+    """The answer to `body` as `model`. Raises: as `get`, and HeadroomError with the sentence of an error answer."""
+    told = _json_of("POST", address, path, body=body, timeout_s=timeout_s)
+    error = told.get("error") if isinstance(told, dict) else None
+    if isinstance(error, dict):
+        raise HeadroomError(str(error.get("message")))
+    return _as(model, told, f"{address}{path}")
+
+
+def _as(model: type[M], body: object, url: str) -> M:
     try:
         return model.model_validate_json(_json_text(body))
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         place = ".".join(str(step) for step in first["loc"]) or "the body"
-        raise _foreign(f"{address}{path}", f"{place}: {first['msg']}") from error
+        raise _foreign(url, f"{place}: {first['msg']}") from error
 
 
 def _json_text(body: object) -> bytes:

@@ -8,6 +8,7 @@ from enum import StrEnum
 from placement.inventory import Inventory
 from placement.plan import Plan
 from serve_app.controller.claims import Weights
+from serve_app.controller.planning import StoredPlan
 
 
 class Phase(StrEnum):
@@ -24,7 +25,14 @@ class BringupState:
 
     phase: Phase = Phase.MODELS
     message: str = ""
-    inventory: Inventory | None = None
-    plan: Plan | None = None
+    stored: StoredPlan | None = None
     weights: dict[str, Weights] = field(default_factory=dict)
     problems: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def inventory(self) -> Inventory | None:
+        return self.stored.inventory if self.stored else None
+
+    @property
+    def plan(self) -> Plan | None:
+        return self.stored.plan if self.stored else None

@@ -7,6 +7,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from placement.inventory import DeviceKind
+from serve_app.engines.spec import EngineArguments
 from serve_app.fleet.groups import Seat
 from tracing.metrics import Delta
 
@@ -18,27 +19,10 @@ class SlotState(StrEnum):
     STARTING = "starting"
     """The one replica that starts on these devices now."""
     READY = "ready"
+    DRAINING = "draining"
+    """Gets no new requests; ends when those it has are answered."""
     REAPING = "reaping"
     """Its replica died; what it left behind is being ended."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Slot:
-    """One planned replica: the place a starting Serve replica may claim.
-
-    `share_bytes` is held at rest and while starting; `peak_bytes` is what starting may reach. Both per device.
-    """
-
-    name: str
-    model: str
-    deployment: str
-    node: str
-    seats: tuple[Seat, ...]
-    device_kind: DeviceKind
-    device_uuids: tuple[str, ...]
-    share_bytes: int
-    peak_bytes: int
-    kv_cache_bytes: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,13 +35,46 @@ class Weights:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Slot:
+    """One planned replica: the place a starting Serve replica may claim, and everything that runs there.
+
+    `replica` is its name in the plan; `name` differs from it while an engine that runs and the one that follows it
+    have the same. `share_bytes` is held at rest and while starting; `peak_bytes` is what starting may reach. Both
+    per device.
+    """
+
+    name: str
+    replica: str
+    model: str
+    deployment: str
+    node: str
+    seats: tuple[Seat, ...]
+    device_kind: DeviceKind
+    device_uuids: tuple[str, ...]
+    share_bytes: int
+    peak_bytes: int
+    kv_cache_bytes: int
+    arguments: EngineArguments
+    weights: Weights
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Claim:
     """Permission for one replica to use one slot. `epoch` rises for ever; an older one is refused everywhere."""
 
     slot: Slot
     epoch: int
-    weights: Weights
     internal_secret: str
+
+
+class Told(StrEnum):
+    """What a replica hears when it says that it lives."""
+
+    GO_ON = "go on"
+    RETIRE = "retire"
+    """Answer what is in flight, then end."""
+    FENCED = "fenced"
+    """The claim is gone: end at once."""
 
 
 @dataclass(frozen=True, slots=True)

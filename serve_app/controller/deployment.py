@@ -14,20 +14,24 @@ from typing import Any
 
 import ray
 
+from placement.codec import to_json_value
+from serve_app.api.wire import ApplyRequest
 from serve_app.config.load import settings_from_args
 from serve_app.controller import views
+from serve_app.controller.apply import Applier
 from serve_app.controller.bringup import Bringup
 from serve_app.controller.bringup_state import Phase
-from serve_app.controller.claims import Claim, Push, ReadyReport, SlotState, Waiting
+from serve_app.controller.claims import Claim, Push, ReadyReport, SlotState, Told, Waiting
 from serve_app.controller.fleet_link import FleetLink
 from serve_app.controller.ledger import Ledger, Tenure
+from serve_app.controller.live_settings import LiveSettings
 from serve_app.controller.publish import Publisher
 from serve_app.controller.store import Store
 from serve_app.controller.telemetry import ControllerTelemetry
 from serve_app.fleet.actors import DeviceReading
 from serve_app.fleet.measurements import store_path
 from serve_app.fleet.process_memory import ProcessKey
-from serve_app.gateway.routing_table import Peer, RoutingTable
+from serve_app.gateway.routing_table import Offer, Peer, RoutingTable
 from serve_app.logs import logger
 from tracing import names
 from tracing.setup import configure
@@ -42,14 +46,25 @@ _EPOCHS = 1_000_000
 class Controller:
     def __init__(self, args: Mapping[str, Any]) -> None:
         configure(names.CONTROLLER)
-        self._settings = settings_from_args(args)
-        self._store = Store(store_path(self._settings.storage.home))
+        base = settings_from_args(args)
+        self._store = Store(store_path(base.storage.home))
+        self._live = LiveSettings(args, self._store)
+        settings = self._live.in_force(base)
         epoch = self._store.reserve_epochs(_EPOCHS)
         self._ledger = Ledger(next_epoch=epoch)
-        self._fleet = FleetLink(headroom=self._settings.fleet.headroom)
-        self._telemetry = ControllerTelemetry(self._settings)
+        self._fleet = FleetLink(headroom=settings.fleet.headroom)
+        self._telemetry = ControllerTelemetry(settings)
         self._publisher = Publisher(secret=self._store.internal_secret(), first_version=epoch)
-        self._bringup = Bringup(self._settings, self._store, self._fleet, self._telemetry)
+        self._bringup = Bringup(
+            settings,
+            self._store,
+            self._fleet,
+            self._telemetry,
+            retired=lambda slots: self._applier.retired(slots),  # noqa: PLW0108 - the applier is made after it
+        )
+        self._applier = Applier(
+            bringup=self._bringup, ledger=self._ledger, fleet=self._fleet, store=self._store, publish=self._publish
+        )
         self._watched: set[tuple[str, int]] = set()
         self._steady: dict[str, int] = {}
         self._readings: dict[str, DeviceReading] = {}
@@ -60,19 +75,15 @@ class Controller:
     # -- asked by engine replicas ------------------------------------------------------------------
 
     async def claim(self, deployment: str, replica: str, process: ProcessKey) -> Claim | Waiting:
-        plan = self._bringup.state
-        if plan.phase is not Phase.SERVING:
-            return Waiting(f"the controller is {plan.phase.value}")
-        model = deployment.rpartition("@")[0]
-        weights = plan.weights[model]
-        answer = self._ledger.claim(
-            deployment=deployment, replica=replica, process=process, weights=weights, now_s=time.monotonic()
-        )
+        phase = self._bringup.state.phase
+        if phase is not Phase.SERVING:
+            return Waiting(f"the controller is {phase.value}")
+        answer = self._ledger.claim(deployment=deployment, replica=replica, process=process, now_s=time.monotonic())
         if isinstance(answer, Waiting):
             return answer
         self._store.save_tenure(answer)
         slot = self._ledger.slots[answer.slot]
-        return Claim(slot=slot, epoch=answer.epoch, weights=answer.weights, internal_secret=self._publisher.secret)
+        return Claim(slot=slot, epoch=answer.epoch, internal_secret=self._publisher.secret)
 
     async def hold(self, slot: str, epoch: int, shares: list[Any]) -> None:
         """The replica's shares exist: from now on their death is the replica's."""
@@ -104,14 +115,15 @@ class Controller:
             self._bringup.state.problems[self._ledger.slots[slot].model] = reason
             self._telemetry.load_failed(self._ledger.slots[slot].model)
 
-    async def beat(self, slot: str, epoch: int, shares: list[Any]) -> bool:
-        """False: the replica is fenced off and must stop. `shares` is empty before it holds them."""
+    async def beat(self, slot: str, epoch: int, shares: list[Any]) -> Told:
+        """`shares` is empty before the replica holds them."""
         if not self._bringup.restored.is_set():
-            return True  # a controller that has not read its own books yet fences nobody off
-        known = self._ledger.seen(slot=slot, epoch=epoch, now_s=time.monotonic()) is not None
-        if known:
-            self._watch(slot, epoch, shares)
-        return known
+            return Told.GO_ON  # a controller that has not read its own books yet fences nobody off
+        tenure = self._ledger.seen(slot=slot, epoch=epoch, now_s=time.monotonic())
+        if tenure is None:
+            return Told.FENCED
+        self._watch(slot, epoch, shares)
+        return Told.RETIRE if tenure.state is SlotState.DRAINING else Told.GO_ON
 
     # -- asked by gateways ---------------------------------------------------------------------------
 
@@ -130,19 +142,30 @@ class Controller:
         self._telemetry.merge(push)
 
     async def health(self) -> dict[str, Any]:
-        return views.health(self._bringup.state, self._ledger, self._settings)
+        return views.health(self._bringup.state, self._ledger, self._bringup.settings)
 
     async def models_info(self) -> dict[str, Any]:
-        return views.models_info(self._bringup.state, self._ledger, self._settings, self._readings)
+        return views.models_info(self._bringup.state, self._ledger, self._bringup.settings, self._readings)
 
     async def fleet(self) -> dict[str, Any]:
         """Devices with every share planned and measured, read now."""
         await self._read_once()
-        return views.fleet(self._bringup.state, self._ledger, self._settings, self._readings)
+        return views.fleet(self._bringup.state, self._ledger, self._bringup.settings, self._readings)
 
     async def metrics(self) -> bytes:
-        self._telemetry.show(self._bringup.state, self._ledger, self._settings, self._readings)
+        self._telemetry.show(self._bringup.state, self._ledger, self._bringup.settings, self._readings)
         return self._telemetry.render()
+
+    # -- apply ---------------------------------------------------------------------------------------
+
+    async def apply(self, asked: ApplyRequest) -> dict[str, Any]:
+        """What these arguments of cluster.yaml would change; does it too unless it is a dry run."""
+        return await self._live.apply(asked, self._applier, spawn=self._spawn, expect=self._telemetry.expect)
+
+    async def applying(self) -> dict[str, Any]:
+        """How far the last apply is."""
+        progress: dict[str, Any] = to_json_value(self._applier.progress)
+        return progress
 
     # -- loops ---------------------------------------------------------------------------------------
 
@@ -226,9 +249,12 @@ class Controller:
         self._watched.discard((tenure.slot, tenure.epoch))
 
     def _publish(self) -> None:
-        ready = [t for t in self._ledger.tenures.values() if t.state is SlotState.READY]
-        backends = views.backends(ready, self._ledger.slots, self._settings)
-        self._publisher.show(backends, views.refusals(self._bringup.state, self._ledger))
+        settings = self._bringup.settings
+        self._publisher.show(
+            views.backends(self._ledger),
+            views.refusals(self._bringup.state, self._ledger),
+            Offer(models=settings.models, modes=settings.modes),
+        )
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)

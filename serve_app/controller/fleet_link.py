@@ -79,7 +79,7 @@ def _shares_by_node(ledger: Ledger) -> dict[str, dict[str, ShareProcesses]]:
     """Every device of a node is asked for all shares of the node: one may be where it was not planned."""
     by_node: dict[str, dict[str, ShareProcesses]] = {}
     for tenure in ledger.tenures.values():
-        if tenure.state in (SlotState.STARTING, SlotState.READY):
+        if tenure.state in (SlotState.STARTING, SlotState.READY, SlotState.DRAINING):
             shares = by_node.setdefault(ledger.slots[tenure.slot].node, {})
             shares[tenure.marker] = ShareProcesses(process=tenure.process, marker=tenure.marker)
     return by_node

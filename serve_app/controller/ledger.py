@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from serve_app.controller.claims import ReadyReport, Slot, SlotState, Waiting, Weights
+from serve_app.controller.claims import ReadyReport, Slot, SlotState, Waiting
 from serve_app.fleet.process_memory import ProcessKey
 
 
@@ -22,7 +22,6 @@ class Tenure:
     epoch: int
     process: ProcessKey
     state: SlotState
-    weights: Weights
     seen_s: float
     report: ReadyReport | None = None
 
@@ -38,6 +37,7 @@ class Ledger:
     def __init__(self, *, next_epoch: int) -> None:
         self._slots: dict[str, Slot] = {}
         self._tenures: dict[str, Tenure] = {}
+        self._retiring: set[str] = set()
         self._next_epoch = next_epoch
 
     @property
@@ -48,13 +48,27 @@ class Ledger:
     def tenures(self) -> Mapping[str, Tenure]:
         return self._tenures
 
-    def plan(self, slots: Iterable[Slot]) -> tuple[Tenure, ...]:
-        """Take over a new plan. Returns the tenures whose slot is gone or moved; they keep their bytes until freed."""
-        new = {slot.name: slot for slot in slots}
-        moved = tuple(t for t in self._tenures.values() if self._slots.get(t.slot) != new.get(t.slot))
-        kept = {name: slot for name, slot in self._slots.items() if any(t.slot == name for t in moved)}
-        self._slots = {**kept, **new}
-        return moved
+    def add(self, slots: Iterable[Slot]) -> None:
+        """More places that replicas may claim. A slot never changes: one that is there already stays as it is."""
+        for slot in slots:
+            known = self._slots.setdefault(slot.name, slot)
+            assert known == slot, f"slot {slot.name!r} is there already, and another"
+
+    def retire(self, name: str) -> Tenure | None:
+        """Nobody may claim the slot any more; whoever has it drains. None: nobody had it, and it is gone."""
+        self._retiring.add(name)
+        tenure = self._tenures.get(name)
+        if tenure is None:
+            self._forget(name)
+            return None
+        if tenure.state is SlotState.REAPING:
+            return tenure
+        return self._set(replace(tenure, state=SlotState.DRAINING))
+
+    def abandon(self, name: str) -> None:
+        """The slot's node is gone, and whatever was there with it."""
+        self._tenures.pop(name, None)
+        self._forget(name)
 
     def restore(self, tenures: Iterable[Tenure], *, now_s: float) -> None:
         """Take back what the store knew; each must be heard of again before its deadline, counted from now."""
@@ -63,15 +77,13 @@ class Ledger:
                 self._tenures[tenure.slot] = replace(tenure, seen_s=now_s)
                 self._next_epoch = max(self._next_epoch, tenure.epoch + 1)
 
-    def claim(
-        self, *, deployment: str, replica: str, process: ProcessKey, weights: Weights, now_s: float
-    ) -> Tenure | Waiting:
+    def claim(self, *, deployment: str, replica: str, process: ProcessKey, now_s: float) -> Tenure | Waiting:
         mine = [slot for slot in self._slots.values() if slot.deployment == deployment]
         for slot in mine:
             held = self._tenures.get(slot.name)
             if held is not None and held.replica == replica:
                 return held
-        free = [slot for slot in mine if slot.name not in self._tenures]
+        free = [slot for slot in mine if slot.name not in self._tenures and slot.name not in self._retiring]
         if not free:
             return Waiting(_why_no_slot(deployment, mine, self._tenures))
         tenure = Tenure(
@@ -80,7 +92,6 @@ class Ledger:
             epoch=self._next_epoch,
             process=process,
             state=SlotState.CLAIMED,
-            weights=weights,
             seen_s=now_s,
         )
         self._next_epoch += 1
@@ -92,15 +103,19 @@ class Ledger:
         tenure = self._live(slot, epoch)
         if tenure is None or tenure.state is SlotState.STARTING:
             return tenure
+        if tenure.state is SlotState.DRAINING:
+            return None
         devices = _devices(self._slots[slot])
         for other in self._tenures.values():
-            if other.state in (SlotState.STARTING, SlotState.REAPING) and devices & _devices(self._slots[other.slot]):
+            if _hinders_a_start(other) and devices & _devices(self._slots[other.slot]):
                 return Waiting(f"{other.slot!r} is {other.state.value} on {', '.join(sorted(devices))}")
         return self._set(replace(tenure, state=SlotState.STARTING))
 
     def ready(self, *, slot: str, epoch: int, report: ReadyReport) -> Tenure | None:
         tenure = self._live(slot, epoch)
-        return tenure and self._set(replace(tenure, state=SlotState.READY, report=report))
+        if tenure is None or tenure.state is SlotState.DRAINING:
+            return None
+        return self._set(replace(tenure, state=SlotState.READY, report=report))
 
     def seen(self, *, slot: str, epoch: int, now_s: float) -> Tenure | None:
         """The replica lives. None: it is fenced off, and must stop."""
@@ -114,7 +129,12 @@ class Ledger:
 
     def freed(self, *, slot: str, epoch: int) -> Tenure | None:
         tenure = self._tenures.get(slot)
-        return self._tenures.pop(slot) if tenure is not None and tenure.epoch == epoch else None
+        if tenure is None or tenure.epoch != epoch:
+            return None
+        del self._tenures[slot]
+        if slot in self._retiring:
+            self._forget(slot)
+        return tenure
 
     def silent(self, *, now_s: float, limit_s: float) -> tuple[Tenure, ...]:
         """Tenures not heard of for longer than `limit_s`."""
@@ -129,9 +149,19 @@ class Ledger:
             return None
         return tenure
 
+    def _forget(self, name: str) -> None:
+        self._retiring.discard(name)
+        self._slots.pop(name, None)
+
     def _set(self, tenure: Tenure) -> Tenure:
         self._tenures[tenure.slot] = tenure
         return tenure
+
+
+def _hinders_a_start(other: Tenure) -> bool:
+    """Its bytes may be more than at rest, or still there though it is dead."""
+    never_ready = other.state is SlotState.DRAINING and other.report is None
+    return other.state in (SlotState.STARTING, SlotState.REAPING) or never_ready
 
 
 def _devices(slot: Slot) -> set[str]:

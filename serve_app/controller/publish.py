@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 
-from serve_app.gateway.routing_table import Backend, Peer, RoutingTable
+from serve_app.gateway.routing_table import Backend, Offer, Peer, RoutingTable
 
 _PEER_SILENT_S = 15.0
 
@@ -21,6 +21,7 @@ class Publisher:
         self._version = first_version
         self._backends: tuple[Backend, ...] = ()
         self._refusals: tuple[tuple[str, str], ...] = ()
+        self._offer: Offer | None = None
         self._peers: dict[str, Peer] = {}
         self._seen_s: dict[str, float] = {}
         self._changed = asyncio.Event()
@@ -32,13 +33,15 @@ class Publisher:
             peers=tuple(self._peers[name] for name in sorted(self._peers)),
             internal_secret=self.secret,
             refusals=self._refusals,
+            offer=self._offer,
         )
 
-    def show(self, backends: Sequence[Backend], refusals: Mapping[str, str]) -> None:
-        """What serves, and why the rest does not."""
-        shown = tuple(sorted(backends, key=lambda backend: backend.replica)), tuple(sorted(refusals.items()))
-        if shown != (self._backends, self._refusals):
-            self._backends, self._refusals = shown
+    def show(self, backends: Sequence[Backend], refusals: Mapping[str, str], offer: Offer | None = None) -> None:
+        """What serves, why the rest does not, and what may be asked for."""
+        ordered = tuple(sorted(backends, key=lambda backend: backend.replica))
+        shown = ordered, tuple(sorted(refusals.items())), offer
+        if shown != (self._backends, self._refusals, self._offer):
+            self._backends, self._refusals, self._offer = shown
             self._bump()
 
     def add_peer(self, peer: Peer, *, now_s: float) -> None:

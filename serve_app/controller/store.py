@@ -71,12 +71,25 @@ class Store:
 
     def save_plan(self, version: int, plan: bytes) -> None:
         """Only the last hundred are kept."""
-        self._db.execute("INSERT INTO plans VALUES (?, ?)", (version, plan))
+        self._db.execute("INSERT OR REPLACE INTO plans VALUES (?, ?)", (version, plan))
         self._db.execute("DELETE FROM plans WHERE version <= ?", (version - _KEPT_PLANS,))
+
+    def drop_plans_after(self, version: int) -> None:
+        self._db.execute("DELETE FROM plans WHERE version > ?", (version,))
 
     def last_plan(self) -> bytes | None:
         row = self._db.execute("SELECT plan FROM plans ORDER BY version DESC LIMIT 1").fetchone()
         return bytes(row[0]) if row else None
+
+    def applied(self) -> bytes | None:
+        """The settings that were applied last while the cluster ran."""
+        row = self._db.execute("SELECT value FROM meta WHERE key = 'applied'").fetchone()
+        return str(row[0]).encode() if row else None
+
+    def save_applied(self, applied: bytes | None) -> None:
+        self._db.execute("DELETE FROM meta WHERE key = 'applied'")
+        if applied is not None:
+            self._db.execute("INSERT INTO meta VALUES ('applied', ?)", (applied.decode(),))
 
     def deployed(self, name: str) -> str | None:
         """Digest of what this Serve application was last asked to be."""

@@ -26,6 +26,7 @@ _STATES = {
     SlotState.CLAIMED: "starting",
     SlotState.STARTING: "starting",
     SlotState.READY: "ready",
+    SlotState.DRAINING: "draining",
     SlotState.REAPING: "draining",
 }
 
@@ -34,6 +35,10 @@ class ControllerTelemetry:
     def __init__(self, settings: Settings) -> None:
         self._recorder = Recorder("controller")
         self._collector = Collector(version=product_version())
+        self.expect(settings)
+
+    def expect(self, settings: Settings) -> None:
+        """Begin every series of these models and modes at 0."""
         self._collector.declare(
             modes=[mode.name for mode in settings.modes],
             models=[model.id for model in settings.models],
@@ -94,9 +99,10 @@ class ControllerTelemetry:
 
     def _show_weights(self, ledger: Ledger) -> None:
         serving = [t for t in ledger.tenures.values() if t.state is SlotState.READY]
+        slots = [ledger.slots[tenure.slot] for tenure in serving]
         rows: dict[Labels, float] = {
-            (ledger.slots[t.slot].model, t.weights.version, "" if t.weights.step is None else str(t.weights.step)): 1.0
-            for t in serving
+            (slot.model, slot.weights.version, "" if slot.weights.step is None else str(slot.weights.step)): 1.0
+            for slot in slots
         }
         self._recorder.replace(names.WEIGHTS_VERSION_INFO, rows)
 

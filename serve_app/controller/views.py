@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from placement.inventory import Device
@@ -16,9 +16,10 @@ from serve_app.fleet.view import keeps_headroom
 from serve_app.gateway.routing_table import Backend
 
 
-def backends(ready: Iterable[Tenure], slots: Mapping[str, Slot], settings: Settings) -> tuple[Backend, ...]:
-    models = {model.id: model for model in settings.models}
-    return tuple(_backend(tenure, slots[tenure.slot], models[slots[tenure.slot].model]) for tenure in ready)
+def backends(ledger: Ledger) -> tuple[Backend, ...]:
+    """Every replica that takes requests."""
+    ready = (tenure for tenure in ledger.tenures.values() if tenure.state is SlotState.READY)
+    return tuple(_backend(tenure, ledger.slots[tenure.slot]) for tenure in ready)
 
 
 def refusals(state: BringupState, ledger: Ledger) -> dict[str, str]:
@@ -70,18 +71,18 @@ def misplaced(ledger: Ledger, readings: Mapping[str, DeviceReading]) -> tuple[tu
     return tuple(found)
 
 
-def _backend(tenure: Tenure, slot: Slot, model: ModelSettings) -> Backend:
+def _backend(tenure: Tenure, slot: Slot) -> Backend:
     assert tenure.report is not None
     return Backend(
         replica=f"{slot.name}:{tenure.epoch}",
         model=slot.model,
         deployment=slot.deployment,
         url=tenure.report.url,
-        weights_version=tenure.weights.version,
-        checkpoint_step=tenure.weights.step,
+        weights_version=slot.weights.version,
+        checkpoint_step=slot.weights.step,
         device=slot.seats[0].device,
-        max_num_seqs=model.max_num_seqs,
-        max_model_len=model.max_model_len,
+        max_num_seqs=slot.arguments.max_num_seqs,
+        max_model_len=slot.arguments.max_model_len,
     )
 
 
@@ -109,7 +110,8 @@ def _model_info(
     """Row B9: loaded, model id, checkpoint step, weights version, bytes in use (None before a reading)."""
     tenures = _tenures_of(model.id, ledger)
     serving = [tenure for tenure in tenures if tenure.state is SlotState.READY]
-    weights = (serving or tenures)[0].weights if tenures else state.weights.get(model.id)
+    first = next(iter(serving or tenures), None)
+    weights = ledger.slots[first.slot].weights if first else state.weights.get(model.id)
     replicas = [_replica_info(tenure, ledger.slots[tenure.slot], readings) for tenure in tenures]
     measured = [replica["memory_bytes"] for replica in replicas if replica["memory_bytes"] is not None]
     return {

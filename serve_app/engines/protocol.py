@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Protocol
 
 from placement.inventory import DeviceKind
+from serve_app.engines.spec import EngineArguments
 
 
 class Endpoint(StrEnum):
@@ -31,13 +32,10 @@ class EngineLaunch:
 
     model: str
     checkpoint: Path
-    dtype: str
-    max_model_len: int
-    max_num_seqs: int
+    arguments: EngineArguments
     kv_cache_bytes: int
     device_kind: DeviceKind
     device_uuids: tuple[str, ...] = ()
-    tensor_parallel: int = 1
     trace_arguments: Mapping[str, str] = field(default_factory=dict)
 
 

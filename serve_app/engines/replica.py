@@ -16,12 +16,11 @@ from typing import Any
 import ray
 from ray import serve
 
-from serve_app.controller.claims import Claim, ReadyReport, Waiting
+from serve_app.controller.claims import Claim, ReadyReport, Told, Waiting
 from serve_app.engines.asgi import EngineServer
 from serve_app.engines.environment import engine_environment
 from serve_app.engines.peak import PeakSampler
 from serve_app.engines.protocol import Engine, EngineLaunch
-from serve_app.engines.spec import EngineSpec
 from serve_app.errors import EngineStartFailed
 from serve_app.fleet.groups import hold_share
 from serve_app.fleet.names import share_name
@@ -37,14 +36,18 @@ _BEAT_S = 1.0
 _WATCH_S = 0.1
 _ASK_AGAIN_S = 0.5
 _LAST_ANSWERS_S = 0.5
-"""How long a replica with a dead engine stays to hand out its 503s."""
+"""How long a replica with a dead engine stays to hand out its 503s, and a retiring one for those under way to it."""
+_DRAIN_S = 120.0
+"""Longest wait of a retiring replica for its last answers."""
+_DRAIN_POLL_S = 0.05
 
 
 class EngineReplica:
     """One engine under Serve. Serve awaits `__init__`; the replica is ready when it returns."""
 
-    async def __init__(self, spec: EngineSpec) -> None:  # type: ignore[misc]  # Serve awaits it
-        self._spec = spec
+    async def __init__(self, model: str, deployment: str) -> None:  # type: ignore[misc]  # Serve awaits it
+        self._model = model
+        self._deployment = deployment
         self._replica = serve.get_replica_context().replica_id.unique_id
         self._controller = serve.get_deployment_handle("controller", "headroom")
         self._closing = False
@@ -65,7 +68,7 @@ class EngineReplica:
         self._app = EngineServer(
             self._engine,
             secret=self._claim.internal_secret,
-            weights_version=self._claim.weights.version,
+            weights_version=self._claim.slot.weights.version,
             traced=enabled(),
         )
         self._server, report = await self._started()
@@ -97,13 +100,13 @@ class EngineReplica:
         reason = ""
         while True:
             answer: Claim | Waiting = await self._controller.claim.remote(
-                self._spec.deployment, self._replica, own_process()
+                self._deployment, self._replica, own_process()
             )
             if isinstance(answer, Claim):
                 return answer
             if answer.reason != reason:
                 reason = answer.reason
-                _log.info("waiting for a slot", deployment=self._spec.deployment, reason=reason)
+                _log.info("waiting for a slot", deployment=self._deployment, reason=reason)
             await asyncio.sleep(_ASK_AGAIN_S)
 
     async def _held_shares(self) -> list[Any]:
@@ -141,7 +144,7 @@ class EngineReplica:
     async def _started(self) -> tuple[HttpServer, ReadyReport]:
         began_s = time.monotonic()
         with PeakSampler(marker=os.environ[SHARE_VARIABLE], kind=self._claim.slot.device_kind) as sampler:
-            with operation(names.LOAD_MODEL_SPAN.format(self._spec.model)):
+            with operation(names.LOAD_MODEL_SPAN.format(self._model)):
                 await self._engine.start()
                 await self._engine.warm_up()
             load_s = time.monotonic() - began_s
@@ -157,10 +160,12 @@ class EngineReplica:
         while not self._closing:
             await asyncio.sleep(_BEAT_S)
             with _controller_may_restart():
-                known = await self._controller.beat.remote(self._claim.slot.name, self._claim.epoch, self._shares)
-                if not known:
+                told = await self._controller.beat.remote(self._claim.slot.name, self._claim.epoch, self._shares)
+                if told is Told.FENCED:
                     _log.error("fenced off: the claim is no longer valid", **self._facts())
                     await self._die()
+                elif told is Told.RETIRE:
+                    await self._retire()
 
     async def _watch(self) -> None:
         while self._engine.alive():  # noqa: ASYNC110 - vLLM has a flag, no event
@@ -168,6 +173,21 @@ class EngineReplica:
         if not self._closing:
             _log.error("engine core died", **self._facts())
             await self._die()
+
+    async def _retire(self) -> None:
+        """Gateways have been told: answer what is still here, then end the engine and the process."""
+        self._closing = True
+        await asyncio.sleep(_LAST_ANSWERS_S)
+        until_s = time.monotonic() + _DRAIN_S
+        while self._num_in_flight() and time.monotonic() < until_s:  # noqa: ASYNC110 - one counter, no event
+            await asyncio.sleep(_DRAIN_POLL_S)
+        _log.info("retired", **self._facts(), num_cut=self._num_in_flight())
+        if hasattr(self, "_engine"):
+            await self._engine.stop()
+        os._exit(0)
+
+    def _num_in_flight(self) -> int:
+        return self._app.num_in_flight if hasattr(self, "_app") else 0
 
     async def _die(self) -> None:
         """End the process so that Serve starts a new replica now, not after three failed checks."""
@@ -179,15 +199,12 @@ class EngineReplica:
     def _launch(self) -> EngineLaunch:
         slot = self._claim.slot
         return EngineLaunch(
-            model=self._spec.model,
-            checkpoint=self._claim.weights.path,
-            dtype=self._spec.dtype,
-            max_model_len=self._spec.max_model_len,
-            max_num_seqs=self._spec.max_num_seqs,
+            model=self._model,
+            checkpoint=slot.weights.path,
+            arguments=slot.arguments,
             kv_cache_bytes=slot.kv_cache_bytes,
             device_kind=slot.device_kind,
             device_uuids=slot.device_uuids,
-            tensor_parallel=self._spec.tensor_parallel,
             trace_arguments=vllm_trace_arguments(os.environ),
         )
 

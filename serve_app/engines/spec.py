@@ -1,4 +1,4 @@
-"""What all replicas of one engine deployment have in common. Imports nothing heavy: the controller builds it."""
+"""What one engine runs with, as it travels with a slot. Imports nothing heavy: the controller builds it."""
 
 from __future__ import annotations
 
@@ -6,12 +6,11 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class EngineSpec:
-    """Bound to the Serve deployment; the rest of what an engine needs comes with the claim."""
+class EngineArguments:
+    """`offload_bytes`, per device: weights that lie in host memory and are read over the bus at every step."""
 
-    model: str
-    deployment: str
     dtype: str
     max_model_len: int
     max_num_seqs: int
     tensor_parallel: int
+    offload_bytes: int = 0

@@ -27,6 +27,7 @@ from vllm.utils.argparse_utils import FlexibleArgumentParser
 from vllm.v1.engine.async_llm import AsyncLLM
 
 from placement.inventory import DeviceKind
+from placement.units import GIB
 from serve_app.engines.protocol import Endpoint, EngineLaunch, Stream, Unary
 from tracing.vllm_spans import spare_statistics, use_process_provider
 
@@ -39,19 +40,22 @@ def engine_arguments(launch: EngineLaunch) -> list[str]:
     `--gpu-memory-utilization` only has to be below what is free: with the KV bytes pinned it sizes nothing.
     Source: vLLM 0.32 `config/cache.py`.
     """
+    own = launch.arguments
     arguments = {
         "--model": str(launch.checkpoint),
         "--served-model-name": launch.model,
-        "--dtype": launch.dtype,
-        "--max-model-len": str(launch.max_model_len),
-        "--max-num-seqs": str(launch.max_num_seqs),
+        "--dtype": own.dtype,
+        "--max-model-len": str(own.max_model_len),
+        "--max-num-seqs": str(own.max_num_seqs),
         "--kv-cache-memory-bytes": str(launch.kv_cache_bytes),
-        "--tensor-parallel-size": str(launch.tensor_parallel),
+        "--tensor-parallel-size": str(own.tensor_parallel),
         "--gpu-memory-utilization": "0.01",
         "--load-format": "safetensors",
         "--worker-extension-cls": "serve_app.engines.worker_extension.WorkerExtension",
         **launch.trace_arguments,
     }
+    if own.offload_bytes:
+        arguments["--cpu-offload-gb"] = f"{own.offload_bytes / GIB:.6f}"
     # vLLM makes its request spans from these statistics; nothing else of ours reads them.
     flags = [] if launch.trace_arguments else ["--disable-log-stats"]
     if launch.device_kind is not DeviceKind.CUDA:
@@ -98,7 +102,7 @@ class VllmEngine:
         chat = {"model": self._launch.model, "messages": [{"role": "user", "content": "1+1"}], "max_tokens": 8}
         await self._drain(chat)
         await self._drain({**chat, "stream": True})
-        await asyncio.gather(*(self._drain(chat) for _ in range(min(8, self._launch.max_num_seqs))))
+        await asyncio.gather(*(self._drain(chat) for _ in range(min(8, self._launch.arguments.max_num_seqs))))
         for _ in range(3):
             await self._drain(chat)
 

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import hmac
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import Final
 
-from serve_app.api.errors import ApiError, method_not_allowed, not_found
+from serve_app.api.errors import ApiError, invalid, method_not_allowed, not_found
 from serve_app.config.settings import Settings
 from serve_app.engines.protocol import Endpoint
 from serve_app.gateway.answer_headers import own_headers
-from serve_app.gateway.asgi import BodyReader, Receive, Scope, Send, read_headers, send_whole
+from serve_app.gateway.asgi import Asked, BodyReader, Receive, Scope, Send, read_headers, send_whole
 from serve_app.gateway.board import KEPT_BYTES, FlightBoard
 from serve_app.gateway.cache import ENTRY_OVERHEAD_BYTES, MemoryStore, Store
 from serve_app.gateway.catalog import Catalog, make_catalog
@@ -34,6 +35,7 @@ from tracing.spans import begin_request
 
 LOCAL_TENANT: Final = "local"
 UNKNOWN_ROUTE: Final = "other"
+Posted = bytes | ApiError
 _HOT: Final = {endpoint.value: endpoint for endpoint in Endpoint}
 _METHODS: Final = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"})
 
@@ -76,12 +78,13 @@ class Gateway:
                 first_token_s=limits.first_token_timeout_s, between_tokens_s=limits.between_tokens_timeout_s
             ),
         )
+        self._bodies = BodyReader(max_bytes=limits.max_body_bytes, clock=clock)
         self._board = FlightBoard(engines=engines, store=self._store, meters=self._meters)
         self._inference = Inference(
             tenant=tenant,
             replica=replica,
             clock=clock,
-            bodies=BodyReader(max_bytes=limits.max_body_bytes, clock=clock),
+            bodies=self._bodies,
             store=self._store,
             board=self._board,
             peers=self._peers,
@@ -105,9 +108,12 @@ class Gateway:
             return
         self._table = table
         self._secret = table.internal_secret.encode()
+        if table.offer is not None:
+            self._settings = replace(self._settings, models=table.offer.models, modes=table.offer.modes)
+        self._meters.expect(mode.name for mode in self._settings.modes)
         self._catalog = make_catalog(self._settings, table)
         self._inference.update(self._catalog, table)
-        self._pages.update(self._catalog, table.peers)
+        self._pages.update(self._catalog, table.peers, self._settings)
         self._peers.update(table.internal_secret)
         self._pool.keep_only({address_of(url) for url in _urls(table)})
 
@@ -127,14 +133,14 @@ class Gateway:
         if endpoint is not None and scope["method"] == "POST":
             await self._inference(endpoint, scope, receive, send)
         else:
-            await self._other(scope, send)
+            await self._other(scope, receive, send)
 
     async def aclose(self) -> None:
         await self._board.aclose()
         await self._store.aclose()
         self._pool.close()
 
-    async def _other(self, scope: Scope, send: Send) -> None:
+    async def _other(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Everything but inference: pages and refusals."""
         started_s = self._clock()
         path, method = scope["path"], scope["method"]
@@ -143,7 +149,7 @@ class Gateway:
         trace = begin_request(shown, route or UNKNOWN_ROUTE, scope["headers"])
         asked, _ = read_headers(scope["headers"])
         internal = asked.secret is not None and bool(self._secret) and hmac.compare_digest(asked.secret, self._secret)
-        answer = await self._page(path, method, route, internal=internal)
+        answer = await self._page(path, method, route, internal=internal, posted=self._posted(scope, receive, asked))
         own = own_headers(trace.trace_id, asked.request_id if self._names_requests else None)
         if isinstance(answer, ApiError):
             status = answer.status
@@ -154,15 +160,32 @@ class Gateway:
         trace.end(status=status)
         self._meters.http(route or UNKNOWN_ROUTE, shown, status, self._clock() - started_s)
 
-    async def _page(self, path: str, method: str, route: str | None, *, internal: bool) -> Page | ApiError:
+    async def _page(
+        self, path: str, method: str, route: str | None, *, internal: bool, posted: Callable[[], Awaitable[Posted]]
+    ) -> Page | ApiError:
         if route is None:
             known = ", ".join(sorted((*_HOT, *self._pages.paths)))
             return not_found(f"Unknown path '{path[:128]}'. Known: {known}.", code="unknown_path")
         if path in _HOT:
             return method_not_allowed(method, path, "POST")
+        if method == "POST" and path in self._pages.posts:
+            body = await posted()
+            return body if isinstance(body, ApiError) else await self._pages.post(path, body)
         if method not in ("GET", "HEAD"):
-            return method_not_allowed(method, path, "GET")
+            return method_not_allowed(method, path, "GET, POST" if path in self._pages.posts else "GET")
         return await self._pages.answer(path, internal=internal)
+
+    def _posted(self, scope: Scope, receive: Receive, asked: Asked) -> Callable[[], Awaitable[Posted]]:
+        """Reads the body when it is wanted. Only JSON: a page of another site can post anything else by itself."""
+
+        async def read() -> Posted:
+            content_type = dict(scope["headers"]).get(b"content-type", b"").split(b";")[0].strip().lower()
+            if content_type != b"application/json":
+                return invalid("The body must be JSON, with the header `content-type: application/json`.")
+            body = await self._bodies.read(receive, content_length=asked.content_length)
+            return b"" if body is None else body
+
+        return read
 
 
 def make_store(settings: Settings, *, clock: Callable[[], float], on_expired: Callable[[str], None]) -> Store:

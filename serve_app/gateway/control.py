@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Protocol
 
+from serve_app.api.wire import ApplyRequest
+
 
 class ControlPlane(Protocol):
     """Each call gives JSON-ready values, or raises when the controller cannot be reached."""
@@ -20,3 +22,9 @@ class ControlPlane(Protocol):
 
     async def metrics(self) -> bytes:
         """The whole product's metrics in Prometheus' text format."""
+
+    async def apply(self, asked: ApplyRequest) -> Mapping[str, Any]:
+        """`serve_app.api.wire.ApplyAnswer` as JSON values; may take as long as reading every checkpoint."""
+
+    async def applying(self) -> Mapping[str, Any]:
+        """`serve_app.api.wire.ApplyProgress` as JSON values."""

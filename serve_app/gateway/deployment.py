@@ -14,6 +14,7 @@ from typing import Any
 import ray
 from ray import serve
 
+from serve_app.api.wire import ApplyRequest
 from serve_app.config.load import settings_from_args
 from serve_app.controller.claims import Push
 from serve_app.gateway.app import Gateway
@@ -47,6 +48,14 @@ class ControllerLink:
 
     async def fleet(self) -> dict[str, Any]:
         answer: dict[str, Any] = await _in_time(self._handle.fleet.remote())
+        return answer
+
+    async def apply(self, asked: ApplyRequest) -> dict[str, Any]:
+        answer: dict[str, Any] = await self._handle.apply.remote(asked)
+        return answer
+
+    async def applying(self) -> dict[str, Any]:
+        answer: dict[str, Any] = await _in_time(self._handle.applying.remote())
         return answer
 
     async def metrics(self) -> bytes:

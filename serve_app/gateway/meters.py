@@ -39,10 +39,15 @@ class Meters:
         self._durations: dict[tuple[str, str], tuple[HistogramCell, CounterCell]] = {}
         self.cache: dict[str, CacheCounts] = {}
         self._cache_cells: dict[str, tuple[CounterCell, CounterCell, CounterCell]] = {}
-        for mode in (*modes, names.NO_MODE):
-            self.cache[mode] = CacheCounts()
+        self.cache[names.NO_MODE] = CacheCounts()
+        self.expect(modes)
+
+    def expect(self, modes: Iterable[str]) -> None:
+        """Count for these modes too, from 0."""
         for mode in modes:
-            self._cache_cells[mode] = self._new_cache_cells(mode)
+            if mode not in self._cache_cells:
+                self.cache[mode] = CacheCounts()
+                self._cache_cells[mode] = self._new_cache_cells(mode)
 
     def http(self, route: str, method: str, status: int, duration_s: float) -> None:
         cells = self._http.get((route, method, status))

@@ -1,4 +1,7 @@
-"""The GET routes: lists, health, information and metrics. Not the hot path; each answers from the last known state."""
+"""The routes beside inference: lists, health, information, metrics, apply.
+
+Not the hot path; each answers from the last known state.
+"""
 
 from __future__ import annotations
 
@@ -10,10 +13,12 @@ from typing import Any, Final, TypeVar
 from urllib.parse import unquote
 
 import orjson
+from pydantic import ValidationError
 
-from serve_app.api.errors import ApiError, Origin, not_found, unavailable
+from serve_app.api.errors import ApiError, Origin, invalid, not_found, unavailable
 from serve_app.api.health import health_page
 from serve_app.api.model_list import model_list, one_model
+from serve_app.api.wire import ApplyOutcome, ApplyRequest
 from serve_app.config.settings import Settings
 from serve_app.gateway.answer_headers import JSON
 from serve_app.gateway.cache import Store
@@ -26,6 +31,15 @@ from serve_app.gateway.routing_table import Peer
 
 CONTROL_TIMEOUT_S: Final = 5.0
 HEALTH_TIMEOUT_S: Final = 0.5
+APPLY_TIMEOUT_S: Final = 120.0
+"""Planning reads every checkpoint once."""
+_APPLY_STATUS: Final = {
+    ApplyOutcome.PROPOSED: HTTPStatus.OK,
+    ApplyOutcome.ACCEPTED: HTTPStatus.ACCEPTED,
+    ApplyOutcome.INVALID: HTTPStatus.BAD_REQUEST,
+    ApplyOutcome.REFUSED: HTTPStatus.UNPROCESSABLE_ENTITY,
+    ApplyOutcome.BUSY: HTTPStatus.CONFLICT,
+}
 _METRICS: Final = (b"content-type", b"text/plain; version=0.0.4; charset=utf-8")
 _MODEL: Final = "/v1/models/"
 
@@ -69,14 +83,22 @@ class Pages:
             "/admin/fleet": self._fleet,
             "/admin/cache/stats": self._cache_stats,
             "/metrics": self._metrics,
+            "/admin/apply": self._applying,
         }
+        self._posts: Mapping[str, Callable[[bytes], Awaitable[Page | ApiError]]] = {"/admin/apply": self._apply}
 
     @property
     def paths(self) -> frozenset[str]:
         return frozenset(self._routes)
 
-    def update(self, catalog: Catalog, peers: tuple[Peer, ...]) -> None:
+    @property
+    def posts(self) -> frozenset[str]:
+        """Paths that take POST too."""
+        return frozenset(self._posts)
+
+    def update(self, catalog: Catalog, peers: tuple[Peer, ...], settings: Settings) -> None:
         self._catalog = catalog
+        self._settings = settings
         self._others = tuple(peer for peer in peers if peer.replica != self._replica)
 
     def route_of(self, path: str) -> str | None:
@@ -91,6 +113,22 @@ class Pages:
             return _json(self._own_stats())
         route = self._routes.get(path)
         return await route() if route is not None else self._one_model(unquote(path.removeprefix(_MODEL)))
+
+    async def post(self, path: str, body: bytes) -> Page | ApiError:
+        return await self._posts[path](body)
+
+    async def _applying(self) -> Page | ApiError:
+        return _json_or_away(await self._asked(self._control.applying()))
+
+    async def _apply(self, body: bytes) -> Page | ApiError:
+        try:
+            asked = ApplyRequest.model_validate_json(body)
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_input=False)[0]
+            place = ".".join(str(step) for step in first["loc"]) or "body"
+            return invalid(f"{place}: {first['msg']}. Expected `args`, `config_dir` and `dry_run`.", param=place)
+        told = await self._asked(self._control.apply(asked), timeout_s=APPLY_TIMEOUT_S)
+        return _json(told, _APPLY_STATUS[ApplyOutcome(told["outcome"])]) if told is not None else _away()
 
     async def _models(self) -> Page:
         return _json(model_list(self._catalog, created=self._created))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from serve_app.config.settings import ModelSettings, ModeSettings
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Backend:
@@ -33,6 +35,14 @@ class Peer:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Offer:
+    """What callers may ask for; it changes while the cluster runs."""
+
+    models: tuple[ModelSettings, ...]
+    modes: tuple[ModeSettings, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RoutingTable:
     version: int
     backends: tuple[Backend, ...]
@@ -41,3 +51,5 @@ class RoutingTable:
     """Sent as `x-headroom-internal` to engines and peers, who refuse requests without it."""
     refusals: tuple[tuple[str, str], ...] = ()
     """Model and sentence of each model that the plan in force, or its checkpoint, does not let serve."""
+    offer: Offer | None = None
+    """None: what the gateway's own settings say."""

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from serve_app.api.wire import ApplyOutcome, ApplyRequest
 from serve_app.config.settings import (
     CacheSettings,
     DeviceChoice,
@@ -51,6 +52,13 @@ class NoController:
 
     async def metrics(self) -> bytes:
         return b""
+
+    async def apply(self, asked: ApplyRequest) -> Mapping[str, Any]:
+        message = "This gateway stands alone: there is no cluster behind it to change."
+        return {"outcome": ApplyOutcome.REFUSED.value, "message": message}
+
+    async def applying(self) -> Mapping[str, Any]:
+        return {"status": "none", "done": 0, "num_batches": 0, "doing": "", "message": ""}
 
 
 def standalone_settings(models: Sequence[str], *, cache_bytes: int = 64 * 1024 * 1024) -> Settings:

@@ -16,6 +16,7 @@ from placement.inventory import DeviceKind
 from serve_app.config.load import load_cluster
 from serve_app.engines.environment import engine_environment
 from serve_app.engines.protocol import EngineLaunch
+from serve_app.engines.spec import EngineArguments
 from tests.bench.server_process import free_port
 from tests.bench.service import Command, Service, ServiceFailed, answers_200
 
@@ -44,9 +45,12 @@ class Engine:
             EngineLaunch(
                 model=MODEL,
                 checkpoint=self.checkpoint,
-                dtype=self.dtype,
-                max_model_len=self.max_model_len,
-                max_num_seqs=self.max_num_seqs,
+                arguments=EngineArguments(
+                    dtype=self.dtype,
+                    max_model_len=self.max_model_len,
+                    max_num_seqs=self.max_num_seqs,
+                    tensor_parallel=1,
+                ),
                 kv_cache_bytes=self.kv_cache_bytes,
                 device_kind=DeviceKind.HOST,
             )

@@ -80,15 +80,15 @@ class LiveCluster:
         http_port, self.ray_port, dashboard_port = free_ports(3)
         self.url = f"http://127.0.0.1:{http_port}"
         self.dashboard_url = f"http://127.0.0.1:{dashboard_port}"
-        self._file = home / "cluster.yaml"
-        self._file.write_text(re.sub(r"(?m)^  port: \d+$", f"  port: {http_port}", config))
+        self.file = home / "cluster.yaml"
+        self.file.write_text(re.sub(r"(?m)^  port: \d+$", f"  port: {http_port}", config))
         self._output = home / "up.log"
         self._seen: set[psutil.Process] = set()
         self._shared_memory: set[Path] = set()
         self._stopped = False
         with self._output.open("wb") as output:
             self._process = subprocess.Popen(
-                [HEADROOM, "up", self._file, "--ray-port", str(self.ray_port), "--dashboard-port", str(dashboard_port)],
+                [HEADROOM, "up", self.file, "--ray-port", str(self.ray_port), "--dashboard-port", str(dashboard_port)],
                 cwd=ROOT,
                 env=clean_environment(home, environment),
                 stdin=subprocess.DEVNULL,
@@ -159,6 +159,9 @@ class LiveCluster:
     def engine_core(self, model: str) -> psutil.Process:
         (core,) = [child for child in self.replica(model).children(recursive=True) if "EngineCore" in _title(child)]
         return core
+
+    def engine_cores(self) -> set[psutil.Process]:
+        return {one for one in self.processes() if "EngineCore" in _title(one)}
 
     def replica(self, model: str) -> psutil.Process:
         return self.process_titled(f"ray::ServeReplica:{model}@head")

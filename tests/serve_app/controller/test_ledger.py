@@ -11,6 +11,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invaria
 from placement.inventory import DeviceKind
 from serve_app.controller.claims import ReadyReport, Slot, SlotState, Waiting, Weights
 from serve_app.controller.ledger import Ledger, Tenure
+from serve_app.engines.spec import EngineArguments
 from serve_app.fleet.groups import Seat
 from serve_app.fleet.process_memory import ProcessKey
 
@@ -24,6 +25,7 @@ def slot(name: str, *, device: str = "head/host", share_bytes: int = 10) -> Slot
     seat = Seat(device=device, group="g", bundle_index=0, kind=DeviceKind.HOST, total_bytes=100)
     return Slot(
         name=name,
+        replica=name,
         model=model,
         deployment=f"{model}@head",
         node="head",
@@ -33,17 +35,19 @@ def slot(name: str, *, device: str = "head/host", share_bytes: int = 10) -> Slot
         share_bytes=share_bytes,
         peak_bytes=share_bytes,
         kv_cache_bytes=1,
+        arguments=EngineArguments(dtype="float32", max_model_len=64, max_num_seqs=2, tensor_parallel=1),
+        weights=WEIGHTS,
     )
 
 
 def ledger(*slots: Slot) -> Ledger:
     made = Ledger(next_epoch=1)
-    made.plan(slots)
+    made.add(slots)
     return made
 
 
 def claim(of: Ledger, model: str, replica: str) -> Tenure | Waiting:
-    return of.claim(deployment=f"{model}@head", replica=replica, process=PROCESS, weights=WEIGHTS, now_s=0.0)
+    return of.claim(deployment=f"{model}@head", replica=replica, process=PROCESS, now_s=0.0)
 
 
 def claimed(of: Ledger, model: str, replica: str) -> Tenure:
@@ -149,17 +153,58 @@ class TestRestart:
         assert claimed(after, "m", "b").epoch > tenure.epoch
 
 
-class TestPlan:
-    def test_what_did_not_move_keeps_its_tenure(self) -> None:
-        of = ledger(slot("m#0"), slot("n#0"))
-        tenure = claimed(of, "m", "a")
-        assert of.plan([slot("m#0"), slot("k#0")]) == ()
-        assert of.tenures["m#0"] == tenure
+class TestRetiring:
+    def test_a_slot_that_nobody_holds_is_gone_at_once(self) -> None:
+        of = ledger(slot("m#0"))
+        assert of.retire("m#0") is None
+        assert not of.slots
 
-    def test_a_moved_slot_is_returned_with_its_holder(self) -> None:
+    def test_its_holder_drains_and_lives_on_until_it_is_lost(self) -> None:
         of = ledger(slot("m#0"))
         tenure = claimed(of, "m", "a")
-        assert of.plan([slot("m#0", share_bytes=99)]) == (tenure,)
+        of.retire("m#0")
+        seen = of.seen(slot="m#0", epoch=tenure.epoch, now_s=1.0)
+        assert seen is not None
+        assert seen.state is SlotState.DRAINING
+
+    def test_nobody_claims_it_again_and_it_goes_when_its_bytes_are_back(self) -> None:
+        of = ledger(slot("m#0"))
+        tenure = claimed(of, "m", "a")
+        of.retire("m#0")
+        of.lost(slot="m#0", epoch=tenure.epoch)
+        assert isinstance(claim(of, "m", "b"), Waiting)
+        of.freed(slot="m#0", epoch=tenure.epoch)
+        assert not of.slots
+        assert isinstance(claim(of, "m", "b"), Waiting)
+
+    def test_one_that_drains_is_never_ready_again(self) -> None:
+        of = ledger(slot("m#0"))
+        tenure = claimed(of, "m", "a")
+        of.start(slot="m#0", epoch=tenure.epoch)
+        of.retire("m#0")
+        assert of.ready(slot="m#0", epoch=tenure.epoch, report=REPORT) is None
+
+    def test_one_that_is_retired_in_the_middle_of_its_start_still_hinders_the_next(self) -> None:
+        of = ledger(slot("m#0"), slot("n#0"))
+        first, second = claimed(of, "m", "a"), claimed(of, "n", "b")
+        of.start(slot="m#0", epoch=first.epoch)
+        of.retire("m#0")
+        assert isinstance(of.start(slot="n#0", epoch=second.epoch), Waiting)
+
+    def test_a_ready_one_that_drains_hinders_nobody(self) -> None:
+        of = ledger(slot("m#0"), slot("n#0"))
+        first, second = claimed(of, "m", "a"), claimed(of, "n", "b")
+        of.start(slot="m#0", epoch=first.epoch)
+        of.ready(slot="m#0", epoch=first.epoch, report=REPORT)
+        of.retire("m#0")
+        assert isinstance(of.start(slot="n#0", epoch=second.epoch), Tenure)
+
+    def test_a_slot_of_a_lost_node_is_gone_with_its_holder(self) -> None:
+        of = ledger(slot("m#0"))
+        claimed(of, "m", "a")
+        of.abandon("m#0")
+        assert not of.slots
+        assert not of.tenures
 
 
 class LedgerHistory(RuleBasedStateMachine):
@@ -204,6 +249,15 @@ class LedgerHistory(RuleBasedStateMachine):
         if tenure is not None:
             self.ledger.lost(slot=tenure.slot, epoch=tenure.epoch)
             self.ledger.freed(slot=tenure.slot, epoch=tenure.epoch)
+
+    @rule(tenure=tenures)
+    def retire(self, tenure: Tenure | None) -> None:
+        if tenure is not None and tenure.slot in self.ledger.slots:
+            self.ledger.retire(tenure.slot)
+
+    @rule(name=st.sampled_from(["m#0", "m#1", "n#0", "n#1"]))
+    def add_again(self, name: str) -> None:
+        self.ledger.add([slot(name)])
 
     @invariant()
     def one_start_per_device(self) -> None:

@@ -14,6 +14,7 @@ import orjson
 import uvicorn
 from openai import AsyncOpenAI
 
+from serve_app.api.wire import ApplyOutcome, ApplyRequest
 from serve_app.config.settings import Settings
 from serve_app.engines.scripted import ScriptedEngine
 from serve_app.gateway.app import Gateway
@@ -65,6 +66,8 @@ class FakeControl:
 
     def __init__(self) -> None:
         self.away = False
+        self.applied: list[ApplyRequest] = []
+        self.outcome = ApplyOutcome.PROPOSED
         self.health_page: dict[str, Any] = {"status": "ok", "controller": "serving", "reason": "", "models": {}}
 
     async def health(self) -> Mapping[str, Any]:
@@ -79,6 +82,13 @@ class FakeControl:
     async def metrics(self) -> bytes:
         self._said({})
         return b"# HELP x y\n"
+
+    async def apply(self, asked: ApplyRequest) -> Mapping[str, Any]:
+        self.applied.append(asked)
+        return self._said({"outcome": self.outcome, "message": "because"})
+
+    async def applying(self) -> Mapping[str, Any]:
+        return self._said({"status": "none", "done": 0, "num_batches": 0, "doing": "", "message": ""})
 
     def _said(self, page: dict[str, Any]) -> dict[str, Any]:
         if self.away:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
+from serve_app.api.wire import ApplyOutcome, ApplyRequest
 from tests.serve_app.gateway.builders import chat, settings
 from tests.serve_app.gateway.serving import stage
 
@@ -129,3 +132,39 @@ class TestWhatIsCounted:
             (delta,) = on.recorder.drain()
             assert delta.gauges["headroom_requests_in_flight", ("mini",)] == 0
             assert sum(delta.histograms["headroom_time_to_first_token_seconds", ("mini",)].counts) == 1
+
+
+ASKED: dict[str, Any] = {"args": {"models": []}, "config_dir": "/etc", "dry_run": True}
+
+
+class TestApply:
+    async def test_is_passed_on_and_its_outcome_is_the_status(self) -> None:
+        async with stage("mini") as on:
+            for outcome, status in zip(ApplyOutcome, (200, 202, 422, 400, 409), strict=True):
+                on.control.outcome = outcome
+                answer = await on.http.post("/admin/apply", json=ASKED)
+                assert (answer.status_code, answer.json()["outcome"]) == (status, outcome.value)
+            assert on.control.applied[0] == ApplyRequest(**ASKED)
+
+    async def test_progress_is_a_get(self) -> None:
+        async with stage("mini") as on:
+            assert (await on.http.get("/admin/apply")).json()["status"] == "none"
+
+    @pytest.mark.parametrize("body", [{}, {**ASKED, "more": 1}, {**ASKED, "args": 3}, []])
+    async def test_a_malformed_request_is_a_400_and_reaches_nobody(self, body: object) -> None:
+        async with stage("mini") as on:
+            answer = await on.http.post("/admin/apply", json=body)
+            assert answer.status_code == 400
+            assert not on.control.applied
+
+    async def test_what_a_page_of_another_site_could_post_by_itself_is_refused(self) -> None:
+        async with stage("mini") as on:
+            answer = await on.http.post("/admin/apply", content=b"{}", headers={"content-type": "text/plain"})
+            assert answer.status_code == 400
+            assert not on.control.applied
+
+    async def test_without_the_controller_it_is_a_503(self) -> None:
+        async with stage("mini") as on:
+            on.control.away = True
+            assert (await on.http.post("/admin/apply", json=ASKED)).status_code == 503
+            assert (await on.http.delete("/admin/apply")).headers["allow"] == "GET, POST"

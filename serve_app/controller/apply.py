@@ -1,0 +1,282 @@
+"""Apply: from the plan in force to another one while everything serves on; back to where it was when a start fails.
+
+Acts step by step and looks after each one. What is decided stands in `proposal` and in `placement.steps`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from enum import StrEnum
+
+from placement.inventory import Inventory
+from placement.moves import Action, ActionKind
+from placement.steps import steps
+from serve_app.config.settings import Settings
+from serve_app.controller.bringup import Bringup, plan_key
+from serve_app.controller.bringup_state import Phase
+from serve_app.controller.claims import Slot, SlotState, Weights
+from serve_app.controller.deploy import deploy_engines, wait_until_noticed
+from serve_app.controller.fleet_link import FleetLink
+from serve_app.controller.ledger import Ledger
+from serve_app.controller.planning import StoredPlan, demands_for, find_weights, solved, without_ours
+from serve_app.controller.proposal import (
+    Proposal,
+    changed_models,
+    keep_estimates,
+    restart_keys,
+    staying,
+    told_apart,
+)
+from serve_app.controller.slots import beside, deployments_of, slots_of
+from serve_app.controller.store import Store
+from serve_app.errors import EngineStartFailed, HeadroomError
+from serve_app.logs import logger
+
+_START_LIMIT_S = 600.0
+_STOP_LIMIT_S = 180.0
+_LOOK_S = 0.2
+
+
+class ApplyStatus(StrEnum):
+    NONE = "none"
+    """Nothing has been applied since the controller started."""
+    APPLYING = "applying"
+    DONE = "done"
+    FAILED = "failed"
+    """A start failed; what ran before serves again."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """`done` of `num_batches` batches are through; `doing` says what is under way."""
+
+    status: ApplyStatus = ApplyStatus.NONE
+    done: int = 0
+    num_batches: int = 0
+    doing: str = ""
+    message: str = ""
+
+
+class Applier:
+    """`publish` shows gateways what may be asked for and who serves."""
+
+    def __init__(
+        self, *, bringup: Bringup, ledger: Ledger, fleet: FleetLink, store: Store, publish: Callable[[], None]
+    ) -> None:
+        self._bringup = bringup
+        self._ledger = ledger
+        self._fleet = fleet
+        self._store = store
+        self._publish = publish
+        self._asked: dict[str, int] = {}
+        """Replicas that Serve was last asked for, by deployment."""
+        self.progress = Progress()
+
+    @property
+    def busy(self) -> bool:
+        return self.progress.status is ApplyStatus.APPLYING
+
+    async def propose(self, settings: Settings) -> Proposal:
+        """What applying these settings would do. Raises: HeadroomError when it cannot be done."""
+        bringup, stored = self._bringup, self._bringup.state.stored
+        if stored is None or bringup.state.phase is not Phase.SERVING:
+            raise HeadroomError("The cluster is not up yet.", advice="Apply again when `headroom status` shows models.")
+        keys = restart_keys(bringup.settings, settings)
+        if keys:
+            raise HeadroomError(
+                f"{', '.join(f'`{key}`' for key in keys)} cannot change while the cluster runs.",
+                advice="Leave it as it was, or run `headroom down` and `headroom up`.",
+            )
+        weights, problems = await find_weights(settings.models, settings.storage)
+        changed = changed_models(bringup.settings, settings, bringup.state.weights, weights)
+        inventory = await self._inventory(settings)
+        demands, more = await asyncio.to_thread(
+            demands_for, settings, weights, kind=inventory.devices[0].kind, store=self._store
+        )
+        _raise_all(problems | more)
+        demands = keep_estimates(demands, stored.demands, changed)
+        kept = staying(stored.plan, inventory, changed)
+        plan = await asyncio.to_thread(solved, inventory, demands, headroom=settings.fleet.headroom, running=kept)
+        plan = told_apart(plan, stored.plan, changed)
+        asked_before = {demand.model: demand for demand in (*demands, *stored.demands)}
+        ordered = await asyncio.to_thread(
+            steps, stored.plan, plan, inventory, demands, demands_before=tuple(asked_before.values())
+        )
+        new = slots_of(plan, inventory, settings.models, weights)
+        slots = beside(new, tuple(self._ledger.slots.values()), mark=str(inventory.version))
+        return Proposal(
+            settings=settings,
+            weights=weights,
+            inventory=inventory,
+            demands=demands,
+            plan=plan,
+            steps=ordered,
+            slots=slots,
+        )
+
+    def begin(self, proposal: Proposal) -> None:
+        """From now on this applier is busy with the proposal; `carry_out` is to follow."""
+        self.progress = Progress(status=ApplyStatus.APPLYING, num_batches=len(proposal.steps.batches))
+
+    async def carry_out(self, proposal: Proposal) -> bool:
+        """Do it, batch by batch; False when a start failed and everything was put back."""
+        bringup, stored = self._bringup, self._bringup.state.stored
+        assert stored is not None, "a proposal is made from a plan in force"
+        settings, weights = bringup.settings, bringup.state.weights
+        batches = proposal.steps.batches
+        now = tuple(self._ledger.slots.values())
+        self._asked = {one.name: one.num_replicas for one in deployments_of(now)}
+        target = _stored(proposal, retiring=tuple(slot for slot in now if slot not in proposal.slots))
+        self._bringup.save(target)
+        self._turn_to(target, proposal.settings, proposal.weights)
+        try:
+            await self._fleet.prepare(proposal.inventory)
+            self._abandon_lost_nodes(proposal)
+            for number, batch in enumerate(batches):
+                doing = "; ".join(f"{action.kind.value} {action.replica}" for action in batch)
+                self.progress = replace(self.progress, done=number, doing=doing)
+                await self._batch(batch, proposal)
+            await self._settle()
+        except HeadroomError as error:
+            _log.error("apply failed, going back", reason=str(error))
+            self.progress = replace(self.progress, doing="going back", message=str(error))
+            await self._go_back(stored, settings, weights, now)
+            self.progress = replace(self.progress, status=ApplyStatus.FAILED, doing="")
+            return False
+        self._bringup.save(_stored(proposal))
+        self.progress = replace(self.progress, status=ApplyStatus.DONE, done=len(batches), doing="")
+        return True
+
+    async def retired(self, slots: Iterable[Slot]) -> None:
+        """Tell whoever holds these slots to drain, and wait until they hold nothing any more."""
+        names = [slot.name for slot in slots if slot.name in self._ledger.slots]
+        for name in names:
+            tenure = self._ledger.retire(name)
+            if tenure is not None:
+                self._store.save_tenure(tenure)
+        self._publish()
+        until_s = time.monotonic() + _STOP_LIMIT_S
+        while any(name in self._ledger.slots for name in names):
+            if time.monotonic() > until_s:
+                left = ", ".join(name for name in names if name in self._ledger.slots)
+                raise EngineStartFailed(f"{left} did not end within {_STOP_LIMIT_S:.0f} s.")
+            await asyncio.sleep(_LOOK_S)
+
+    # -- one batch -----------------------------------------------------------------------------------
+
+    async def _batch(self, batch: Sequence[Action], proposal: Proposal) -> None:
+        starts = [self._slot(action, proposal) for action in batch if action.kind is ActionKind.START]
+        stops = [self._held(action) for action in batch if action.kind is ActionKind.STOP]
+        await self._start(starts)
+        await self.retired(stops)
+        await self._ready(starts)
+
+    async def _start(self, slots: Sequence[Slot]) -> None:
+        """More replicas where there are too few. Fewer only in the end: a waiting one may take the next slot."""
+        self._ledger.add(slots)
+        if not slots:
+            return
+        needed = deployments_of(self._ledger.slots.values())
+        wanted = [replace(one, num_replicas=max(one.num_replicas, self._asked.get(one.name, 0))) for one in needed]
+        self._asked |= {one.name: one.num_replicas for one in wanted}
+        await asyncio.to_thread(deploy_engines, wanted, self._fleet.selector, self._store, delete=False)
+
+    async def _ready(self, slots: Sequence[Slot]) -> None:
+        for slot in slots:
+            self._bringup.state.problems.pop(slot.model, None)
+        until_s = time.monotonic() + _START_LIMIT_S
+        waiting = list(slots)
+        while waiting:
+            waiting = [slot for slot in waiting if not self._is_ready(slot)]
+            failed = next((slot for slot in waiting if slot.model in self._bringup.state.problems), None)
+            if failed is not None:
+                raise EngineStartFailed(f"{failed.replica} did not start: {self._bringup.state.problems[failed.model]}")
+            if waiting and time.monotonic() > until_s:
+                raise EngineStartFailed(f"{waiting[0].replica} was not ready within {_START_LIMIT_S:.0f} s.")
+            await asyncio.sleep(_LOOK_S)
+
+    async def _settle(self) -> None:
+        """As many replicas as slots, and no application without one."""
+        exact = deployments_of(self._ledger.slots.values())
+        await asyncio.to_thread(wait_until_noticed, exact)
+        await asyncio.to_thread(deploy_engines, exact, self._fleet.selector, self._store)
+
+    async def _go_back(
+        self, stored: StoredPlan, settings: Settings, weights: Mapping[str, Weights], slots: Sequence[Slot]
+    ) -> None:
+        """The engines of before, those that were stopped started anew; what came since is ended first."""
+        self._bringup.forget_newer(stored)
+        self._turn_to(stored, settings, weights)
+        await self.retired(slot for slot in tuple(self._ledger.slots.values()) if slot not in slots)
+        missing = [slot for slot in slots if slot.name not in self._ledger.slots]
+        await self._start(missing)
+        try:
+            await self._ready(missing)
+        except HeadroomError as error:
+            _log.error("an engine of before did not come back yet", reason=str(error))
+        await self._settle()
+
+    # -- parts ---------------------------------------------------------------------------------------
+
+    def _turn_to(self, stored: StoredPlan, settings: Settings, weights: Mapping[str, Weights]) -> None:
+        self._bringup.settings = settings
+        self._bringup.state.weights = dict(weights)
+        self._bringup.state.problems = {}
+        self._bringup.take_over(stored)
+        self._publish()
+
+    async def _inventory(self, settings: Settings) -> Inventory:
+        version = self._store.next_plan_version()
+        inventory = await self._fleet.inventory(choice=settings.fleet.devices, version=version)
+        return without_ours(inventory, await self._fleet.read(inventory, self._ledger))
+
+    def _slot(self, action: Action, proposal: Proposal) -> Slot:
+        """The planned slot of a start; of a temporary place, one made for it."""
+        wanted = next(slot for slot in proposal.slots if slot.replica == action.replica)
+        if not action.temporary:
+            return wanted
+        placement = next(one for one in proposal.plan.placements if one.replica == action.replica)
+        moved = replace(placement, node=action.node, devices=action.devices)
+        plan = replace(proposal.plan, placements=(moved,))
+        (slot,) = slots_of(plan, proposal.inventory, proposal.settings.models, proposal.weights)
+        return replace(slot, name=f"{slot.replica}.{proposal.inventory.version}-meanwhile")
+
+    def _held(self, action: Action) -> Slot:
+        return next(
+            slot
+            for slot in self._ledger.slots.values()
+            if slot.replica == action.replica and {seat.device for seat in slot.seats} == set(action.devices)
+        )
+
+    def _is_ready(self, slot: Slot) -> bool:
+        tenure = self._ledger.tenures.get(slot.name)
+        return tenure is not None and tenure.state is SlotState.READY
+
+    def _abandon_lost_nodes(self, proposal: Proposal) -> None:
+        nodes = {node.name for node in proposal.inventory.nodes}
+        for slot in tuple(self._ledger.slots.values()):
+            if slot.node not in nodes:
+                self._ledger.abandon(slot.name)
+                self._store.drop_tenure(slot.name)
+
+
+def _stored(proposal: Proposal, *, retiring: tuple[Slot, ...] = ()) -> StoredPlan:
+    return StoredPlan(
+        key=plan_key(proposal.settings, proposal.weights),
+        inventory=proposal.inventory,
+        demands=proposal.demands,
+        plan=proposal.plan,
+        slots=proposal.slots,
+        retiring=retiring,
+    )
+
+
+def _raise_all(problems: dict[str, HeadroomError]) -> None:
+    if problems:
+        raise HeadroomError(" ".join(f"'{model}': {error}" for model, error in problems.items()))
+
+
+_log = logger("headroom.controller")
