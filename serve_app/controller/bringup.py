@@ -30,6 +30,8 @@ from serve_app.fleet.measurements import measurement_key, measurement_of, shape_
 from serve_app.logs import logger
 
 _RETRY_S = 10.0
+_FIRST_BEATS_S = 8.0
+_LOOK_S = 0.1
 _STORED = TypeAdapter(StoredPlan)
 
 
@@ -53,19 +55,21 @@ class Bringup:
         self.state = BringupState()
         self.restored = asyncio.Event()
         """Set once the ledger knows what an earlier controller wrote down."""
+        self.known = asyncio.Event()
+        """Set once it has been seen who of them still lives; until then gateways keep the table they have."""
 
-    async def run(self, ledger: Ledger, *, on_restored: Callable[[], None]) -> None:
+    async def run(self, ledger: Ledger, *, on_known: Callable[[], None]) -> None:
         """Returns when the engines have been asked for. A fault of the world is stated and tried again."""
         while True:
             try:
-                await self._run_once(ledger, on_restored)
+                await self._run_once(ledger, on_known)
                 return
             except HeadroomError as error:
                 self._stand(Phase.STOPPED, str(error))
                 _log.error("bring-up stopped", reason=str(error))
                 await asyncio.sleep(_RETRY_S)
 
-    async def _run_once(self, ledger: Ledger, on_restored: Callable[[], None]) -> None:
+    async def _run_once(self, ledger: Ledger, on_known: Callable[[], None]) -> None:
         await self._find_weights()
         stored = self._stored(await self._fleet.node_names())
         if stored is None:
@@ -76,11 +80,19 @@ class Bringup:
         ledger.add((*stored.slots, *stored.retiring))
         ledger.restore(self._store.tenures(), now_s=time.monotonic())
         self.take_over(stored)
-        on_restored()
         self.restored.set()
         self._stand(Phase.SERVING)
+        await self._hear_from(ledger)
+        self.known.set()
+        on_known()
         await self._retired(stored.retiring)
         await asyncio.to_thread(deploy_engines, deployments_of(stored.slots), self._fleet.selector, self._store)
+
+    async def _hear_from(self, ledger: Ledger) -> None:
+        """Wait for the first beats of those that the store calls alive, but not for the dead among them."""
+        until_s = time.monotonic() + _FIRST_BEATS_S
+        while ledger.unheard() and time.monotonic() < until_s:  # noqa: ASYNC110 - the ledger has no event
+            await asyncio.sleep(_LOOK_S)
 
     def take_over(self, stored: StoredPlan) -> None:
         """This plan is in force from now on."""

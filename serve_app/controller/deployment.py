@@ -40,6 +40,8 @@ _SWEEP_S = 1.0
 _READ_S = 5.0
 _SILENT_S = 20.0
 """A replica that does not beat for so long is taken for dead: its share may be gone already."""
+_UNHEARD_S = 8.0
+"""The same for one that only the store knows: replicas that live find a new controller within a second or two."""
 _EPOCHS = 1_000_000
 
 
@@ -133,7 +135,7 @@ class Controller:
     async def routing_table(self, known_version: int, timeout_s: float) -> RoutingTable | None:
         """The table once it is another than `known_version`; None when nothing changed in `timeout_s`."""
         try:
-            await asyncio.wait_for(self._bringup.restored.wait(), timeout=timeout_s)
+            await asyncio.wait_for(self._bringup.known.wait(), timeout=timeout_s)
         except TimeoutError:
             return None  # gateways keep the table of the controller before us
         return await self._publisher.newer(known_version, timeout_s=timeout_s)
@@ -170,13 +172,13 @@ class Controller:
     # -- loops ---------------------------------------------------------------------------------------
 
     async def _bring_up(self) -> None:
-        await self._bringup.run(self._ledger, on_restored=self._publish)
+        await self._bringup.run(self._ledger, on_known=self._publish)
 
     async def _sweep(self) -> None:
         while True:
             await asyncio.sleep(_SWEEP_S)
             now_s = time.monotonic()
-            for tenure in self._ledger.silent(now_s=now_s, limit_s=_SILENT_S):
+            for tenure in self._ledger.silent(now_s=now_s, limit_s=_SILENT_S, unheard_limit_s=_UNHEARD_S):
                 _log.warning("replica fell silent", slot=tenure.slot, epoch=tenure.epoch)
                 self._lost(tenure.slot, tenure.epoch)
             if self._publisher.drop_silent_peers(now_s=now_s):
@@ -249,6 +251,8 @@ class Controller:
         self._watched.discard((tenure.slot, tenure.epoch))
 
     def _publish(self) -> None:
+        if not self._bringup.known.is_set():
+            return
         settings = self._bringup.settings
         self._publisher.show(
             views.backends(self._ledger),

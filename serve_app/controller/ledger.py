@@ -15,7 +15,10 @@ from serve_app.fleet.process_memory import ProcessKey
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tenure:
-    """One replica's hold on one slot. `seen_s` is when it was last heard of, on the caller's monotonic clock."""
+    """One replica's hold on one slot. `seen_s` is when it was last heard of, on the caller's monotonic clock.
+
+    `heard`: it has been heard of since this controller started; what only the store knows may have died long ago.
+    """
 
     slot: str
     replica: str
@@ -24,6 +27,12 @@ class Tenure:
     state: SlotState
     seen_s: float
     report: ReadyReport | None = None
+    heard: bool = True
+
+    @property
+    def serves(self) -> bool:
+        """It takes requests."""
+        return self.state is SlotState.READY and self.heard
 
     @property
     def marker(self) -> str:
@@ -74,7 +83,7 @@ class Ledger:
         """Take back what the store knew; each must be heard of again before its deadline, counted from now."""
         for tenure in tenures:
             if tenure.slot in self._slots:
-                self._tenures[tenure.slot] = replace(tenure, seen_s=now_s)
+                self._tenures[tenure.slot] = replace(tenure, seen_s=now_s, heard=False)
                 self._next_epoch = max(self._next_epoch, tenure.epoch + 1)
 
     def claim(self, *, deployment: str, replica: str, process: ProcessKey, now_s: float) -> Tenure | Waiting:
@@ -120,7 +129,7 @@ class Ledger:
     def seen(self, *, slot: str, epoch: int, now_s: float) -> Tenure | None:
         """The replica lives. None: it is fenced off, and must stop."""
         tenure = self._live(slot, epoch)
-        return tenure and self._set(replace(tenure, seen_s=now_s))
+        return tenure and self._set(replace(tenure, seen_s=now_s, heard=True))
 
     def lost(self, *, slot: str, epoch: int) -> Tenure | None:
         """The replica is gone. Its slot stays taken until its bytes are back."""
@@ -136,11 +145,16 @@ class Ledger:
             self._forget(slot)
         return tenure
 
-    def silent(self, *, now_s: float, limit_s: float) -> tuple[Tenure, ...]:
-        """Tenures not heard of for longer than `limit_s`."""
+    def silent(self, *, now_s: float, limit_s: float, unheard_limit_s: float) -> tuple[Tenure, ...]:
+        """Tenures not heard of for longer than `limit_s`, or never since they were restored for the other."""
         return tuple(
-            t for t in self._tenures.values() if t.state is not SlotState.REAPING and now_s - t.seen_s > limit_s
+            t
+            for t in self._tenures.values()
+            if t.state is not SlotState.REAPING and now_s - t.seen_s > (limit_s if t.heard else unheard_limit_s)
         )
+
+    def unheard(self) -> tuple[Tenure, ...]:
+        return tuple(t for t in self._tenures.values() if t.state is not SlotState.REAPING and not t.heard)
 
     def _live(self, slot: str, epoch: int) -> Tenure | None:
         """The tenure of this very epoch, unless its replica is dead: from there is no way back."""

@@ -98,7 +98,7 @@ class ControllerTelemetry:
         self._recorder.replace(names.MODEL_REPLICAS, replicas)
 
     def _show_weights(self, ledger: Ledger) -> None:
-        serving = [t for t in ledger.tenures.values() if t.state is SlotState.READY]
+        serving = [t for t in ledger.tenures.values() if t.serves]
         slots = [ledger.slots[tenure.slot] for tenure in serving]
         rows: dict[Labels, float] = {
             (slot.model, slot.weights.version, "" if slot.weights.step is None else str(slot.weights.step)): 1.0

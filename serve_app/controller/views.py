@@ -18,7 +18,7 @@ from serve_app.gateway.routing_table import Backend
 
 def backends(ledger: Ledger) -> tuple[Backend, ...]:
     """Every replica that takes requests."""
-    ready = (tenure for tenure in ledger.tenures.values() if tenure.state is SlotState.READY)
+    ready = (tenure for tenure in ledger.tenures.values() if tenure.serves)
     return tuple(_backend(tenure, ledger.slots[tenure.slot]) for tenure in ready)
 
 
@@ -91,15 +91,17 @@ def _tenures_of(model: str, ledger: Ledger) -> list[Tenure]:
 
 
 def _model_health(model: ModelSettings, state: BringupState, ledger: Ledger) -> dict[str, Any]:
-    states = [tenure.state for tenure in _tenures_of(model.id, ledger)]
-    num_ready = states.count(SlotState.READY)
+    tenures = _tenures_of(model.id, ledger)
+    num_ready = sum(tenure.serves for tenure in tenures)
     if num_ready:
         status, reason = "ready", ""
     elif model.id in state.problems:
         refused = model.id in refusals(state, ledger)
         status, reason = "refused" if refused else "failing", state.problems[model.id]
     else:
-        waits_for = states[0].value if states else ("a replica" if state.phase is Phase.SERVING else state.phase.value)
+        waits_for = (
+            tenures[0].state.value if tenures else ("a replica" if state.phase is Phase.SERVING else state.phase.value)
+        )
         status, reason = "starting", waits_for
     return {"status": status, "reason": reason, "num_ready": num_ready, "num_wanted": model.num_replicas}
 
@@ -109,7 +111,7 @@ def _model_info(
 ) -> dict[str, Any]:
     """Row B9: loaded, model id, checkpoint step, weights version, bytes in use (None before a reading)."""
     tenures = _tenures_of(model.id, ledger)
-    serving = [tenure for tenure in tenures if tenure.state is SlotState.READY]
+    serving = [tenure for tenure in tenures if tenure.serves]
     first = next(iter(serving or tenures), None)
     weights = ledger.slots[first.slot].weights if first else state.weights.get(model.id)
     replicas = [_replica_info(tenure, ledger.slots[tenure.slot], readings) for tenure in tenures]

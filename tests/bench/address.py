@@ -26,6 +26,7 @@ from tests.bench.address_report import Figures, as_document, as_text
 from tests.bench.echo_route import ECHO_PATH
 from tests.bench.first_request import first_request
 from tests.bench.http_load import VARIED
+from tests.bench.pairs import ask_in_pairs
 from tests.bench.rounds import Rounds, Row, Way, WrongAnswers, measure
 from tests.bench.service import Service, ServiceFailed, end_services_on_sigterm, running
 
@@ -40,6 +41,7 @@ _SETTLE_S = 3.0
 class Options:
     clients: tuple[int, ...]
     rounds: Rounds
+    num_pairs: int
     as_user: bool
     home: Path
 
@@ -64,7 +66,9 @@ def run(options: Options) -> Figures:
         services = [ours, *(stack.enter_context(running(command)) for command in others)]
         time.sleep(_SETTLE_S)
         idle = {service.name: service.busy_cores(over_s=_IDLE_S) for service in services}
-        uncached = _uncached(services, options)
+        ways = _ways(services)
+        pairs = ask_in_pairs(ways[1], ways[0], num_pairs=options.num_pairs)
+        uncached = [row for n in options.clients for row in measure(ways, num_clients=n, rounds=options.rounds)]
         _add_echo_route(ours, _cached_answer(ours))
         cached = _cached(ours, options)
         return Figures(
@@ -72,14 +76,16 @@ def run(options: Options) -> Figures:
             pss_bytes={service.name: service.pss_bytes() for service in services},
             idle_cores=idle,
             firsts=firsts,
+            pairs=pairs,
             uncached=uncached,
             cached=cached,
             engine=engine,
         )
 
 
-def _uncached(services: Sequence[Service], options: Options) -> list[Row]:
-    ways = [
+def _ways(services: Sequence[Service]) -> list[Way]:
+    """Ours first, then vLLM's own server, then any other."""
+    return [
         Way(
             name=service.name,
             url=service.url + PATH,
@@ -88,7 +94,6 @@ def _uncached(services: Sequence[Service], options: Options) -> list[Row]:
         )
         for service in services
     ]
-    return [row for n in options.clients for row in measure(ways, num_clients=n, rounds=options.rounds)]
 
 
 def _cached(ours: Service, options: Options) -> list[Row]:
@@ -122,7 +127,10 @@ def _add_echo_route(ours: Service, answer: bytes) -> None:
 def options_from(arguments: argparse.Namespace) -> Options:
     rounds = Rounds(num_rounds=2, duration_s=3) if arguments.quick else Rounds(num_rounds=4, duration_s=4)
     clients = tuple(int(number) for number in arguments.clients.split(","))
-    return Options(clients=clients, rounds=rounds, as_user=not arguments.quick, home=arguments.home)
+    num_pairs = 100 if arguments.quick else 400
+    return Options(
+        clients=clients, rounds=rounds, num_pairs=num_pairs, as_user=not arguments.quick, home=arguments.home
+    )
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

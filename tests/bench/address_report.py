@@ -10,6 +10,7 @@ from typing import Any
 
 from tests.bench.first_request import FirstRequest
 from tests.bench.http_load import tool
+from tests.bench.pairs import Pairs
 from tests.bench.rounds import Row
 from tests.bench.servers import Engine
 
@@ -25,6 +26,7 @@ class Figures:
     pss_bytes: Mapping[str, int]
     idle_cores: Mapping[str, float]
     firsts: Sequence[FirstRequest]
+    pairs: Pairs
     uncached: Sequence[Row]
     cached: Sequence[Row]
     engine: Engine
@@ -59,21 +61,12 @@ def ratios(rows: Sequence[Row], *, ours: str) -> dict[str, float]:
     }
 
 
-def added_median_ms(rows: Sequence[Row], *, num_clients: int, base: str = "vLLM") -> float | None:
-    """Our median latency minus that of vLLM's server, median of the rounds; None when not measured with so many."""
-    by_name = {row.name: row.rounds_median_ms for row in rows if row.num_clients == num_clients}
-    if not by_name:
-        return None
-    return statistics.median(mine - theirs for mine, theirs in zip(by_name[OURS], by_name[base], strict=True))
-
-
 def aims(figures: Figures) -> list[Aim]:
     found = []
     to_vllm, to_echo = ratios(figures.uncached, ours=OURS), ratios(figures.cached, ours="cached")
     if (ratio := to_vllm.get(f"{OURS} / vLLM @64")) is not None:
         found.append(Aim(what="uncached, rate to vLLM's, 64 clients", value=ratio, bound=0.85, most=False))
-    if (added_ms := added_median_ms(figures.uncached, num_clients=1)) is not None:
-        found.append(Aim(what="added median, 1 client, ms", value=added_ms, bound=2.0, most=True))
+    found.append(Aim(what="added median, 1 client, ms", value=figures.pairs.added_ms, bound=2.0, most=True))
     found += [
         Aim(what=f"cached, rate to the echo's, {name.rpartition('@')[2]} clients", value=ratio, bound=0.85, most=False)
         for name, ratio in to_echo.items()
@@ -119,6 +112,7 @@ def as_text(figures: Figures) -> str:
         "'vLLM, its defaults' has neither",
         f"\nuncached, every prompt new, 16 tokens\n{table(figures.uncached)}",
         _ratio_lines(ratios(figures.uncached, ours=OURS)),
+        _pairs_line(figures.pairs),
         f"\ncached, and a bare echo route on the same ingress\n{table(figures.cached)}",
         _ratio_lines(ratios(figures.cached, ours="cached")),
         "\nper server",
@@ -148,9 +142,17 @@ def as_document(figures: Figures) -> dict[str, Any]:
         "uncached": [asdict(row) for row in figures.uncached],
         "cached": [asdict(row) for row in figures.cached],
         "ratios": {**ratios(figures.uncached, ours=OURS), **ratios(figures.cached, ours="cached")},
-        "added_median_ms": added_median_ms(figures.uncached, num_clients=1),
+        "pairs": asdict(figures.pairs),
         "aims": [{**asdict(aim), "met": aim.met} for aim in aims(figures)],
     }
+
+
+def _pairs_line(pairs: Pairs) -> str:
+    return (
+        f"\none client, {pairs.num_pairs} pairs of requests in turns: vLLM {pairs.base_median_ms:.2f} ms, "
+        f"{OURS} {pairs.ours_median_ms:.2f} ms, added {pairs.added_ms:.2f} ms "
+        f"(95 % sure: {pairs.low_ms:.2f} to {pairs.high_ms:.2f})"
+    )
 
 
 def _ratio_lines(found: Mapping[str, float]) -> str:

@@ -130,10 +130,10 @@ class TestLoss:
     def test_a_silent_replica_is_named(self) -> None:
         of = ledger(slot("m#0"))
         tenure = claimed(of, "m", "a")
-        assert of.silent(now_s=20.0, limit_s=20.0) == ()
-        assert [t.slot for t in of.silent(now_s=20.1, limit_s=20.0)] == ["m#0"]
+        assert of.silent(now_s=20.0, limit_s=20.0, unheard_limit_s=5.0) == ()
+        assert [t.slot for t in of.silent(now_s=20.1, limit_s=20.0, unheard_limit_s=5.0)] == ["m#0"]
         of.seen(slot="m#0", epoch=tenure.epoch, now_s=20.0)
-        assert of.silent(now_s=20.1, limit_s=20.0) == ()
+        assert of.silent(now_s=20.1, limit_s=20.0, unheard_limit_s=5.0) == ()
 
 
 class TestRestart:
@@ -142,8 +142,22 @@ class TestRestart:
         tenure = claimed(before, "m", "a")
         after = ledger(slot("m#0"))
         after.restore([tenure], now_s=100.0)
-        assert after.silent(now_s=110.0, limit_s=20.0) == ()
+        assert after.silent(now_s=104.0, limit_s=20.0, unheard_limit_s=5.0) == ()
         assert isinstance(claim(after, "m", "b"), Waiting)
+
+    def test_nobody_serves_who_has_not_been_heard_of_since(self) -> None:
+        before = ledger(slot("m#0"))
+        tenure = claimed(before, "m", "a")
+        before.start(slot="m#0", epoch=tenure.epoch)
+        stored = before.ready(slot="m#0", epoch=tenure.epoch, report=REPORT)
+        assert stored is not None
+        after = ledger(slot("m#0"))
+        after.restore([stored], now_s=100.0)
+        assert [one.serves for one in after.tenures.values()] == [False]
+        assert [t.slot for t in after.silent(now_s=105.1, limit_s=20.0, unheard_limit_s=5.0)] == ["m#0"]
+        after.seen(slot="m#0", epoch=tenure.epoch, now_s=105.2)
+        assert [one.serves for one in after.tenures.values()] == [True]
+        assert after.silent(now_s=120.0, limit_s=20.0, unheard_limit_s=5.0) == ()
 
     def test_epochs_go_on_above_what_was_stored(self) -> None:
         before = ledger(slot("m#0"), slot("m#1"))
