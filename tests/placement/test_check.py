@@ -108,7 +108,10 @@ TAMPERINGS: dict[str, tuple[ViolationKind, Tamper]] = {
     "a refusal left out": (ViolationKind.UNACCOUNTED_REPLICA, without_refusals),
     "more refused than missing": (ViolationKind.UNACCOUNTED_REPLICA, refuse_more),
     "a refusal nobody asked for": (ViolationKind.UNACCOUNTED_REPLICA, refuse_stranger),
-    "two that do not fit together": (ViolationKind.OVER_AT_REST, lambda plan: first(plan, devices=("a/gpu-1",))),
+    "two that do not fit together": (
+        ViolationKind.OVER_AT_REST,
+        lambda plan: first(plan, devices=plan.placements[1].devices, node=plan.placements[1].node),
+    ),
 }
 
 

@@ -53,7 +53,10 @@ class TestReferenceModels:
 
     def test_the_refusal_says_what_would_bring_it_back(self) -> None:
         (refusal,) = solve(fleet("n: 1x24GiB"), REFERENCE, Policy()).refusals
-        assert refusal.advice == "Unload 'qwen-32b' (frees 14.9 GiB), or add a device of at least 6 GiB."
+        assert refusal.advice == (
+            "Unload 'qwen-32b' (frees 14.9 GiB), or add a device of at least 6 GiB, "
+            "or allow offload of 4384156980 bytes (4.1 GiB) in `models[2]`."
+        )
         assert refusal.advice in refusal.message
 
     def test_of_equal_priorities_as_many_as_possible_are_served(self) -> None:
