@@ -9,6 +9,7 @@ One worker, a fixed seed and a limit in deterministic time: the same question ha
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from math import ceil, floor
 
 from ortools.sat.python import cp_model
@@ -47,7 +48,8 @@ def solve_exact(problem: Problem, start: Answer) -> Answer:
     """
     model = ExactModel(problem)
     search = _Search(model, problem, start)
-    reached = tuple(search.run(stage) for stage in model.stages)
+    ran = [search.run(stage) for stage in model.stages]
+    reached = tuple(search.measure(stage, goal) for stage, goal in zip(model.stages, ran, strict=True))
     gap = gap_of(reached)
     if gap and not search.has_searched:
         return Answer(start.sets, start.solver, gap, start.offloads, reached)
@@ -82,6 +84,13 @@ class _Search:
         value = self._value(stage)
         self._model.cp.add(stage.expression >= value if stage.maximize else stage.expression <= value)
         return GoalReached(name=stage.name, value=value, bound=bound)
+
+    def measure(self, stage: Stage, goal: GoalReached) -> GoalReached:
+        """The goal as the last solution has it: what was not proven may have become better since."""
+        if goal.value == goal.bound:
+            return goal
+        self._tighten(stage)
+        return replace(goal, value=self._value(stage))
 
     def _improve(self, stage: Stage) -> int:
         """Searches a better solution; the bound that was proven."""
