@@ -16,6 +16,7 @@ from ortools.sat.python import cp_model
 
 from placement.exact_model import ExactModel, Option, Stage
 from placement.goals import gap_of
+from placement.greedy import refill
 from placement.plan import GoalReached
 from placement.problem import Answer, DeviceSet, Problem, num_sets
 
@@ -46,8 +47,20 @@ def solve_exact(problem: Problem, start: Answer) -> Answer:
     `start` is any feasible answer. Whatever is not proven best shows as a `gap`; where the time was over before
     anything was searched, the answer is `start`, with its values and what bounds are known without a search.
     """
+    answer = _search(problem, start, problem.policy.time_limit_s)
+    if answer.gap and _lacks(problem, answer):
+        filled = refill(problem, answer)
+        return answer if filled.sets == answer.sets else _search(problem, filled, 0.0)
+    return answer
+
+
+def _lacks(problem: Problem, answer: Answer) -> bool:
+    return any(len(sets) < demand.num_replicas for sets, demand in zip(answer.sets, problem.demands, strict=True))
+
+
+def _search(problem: Problem, start: Answer, time_limit_s: float) -> Answer:
     model = ExactModel(problem)
-    search = _Search(model, problem, start)
+    search = _Search(model, problem, start, time_limit_s)
     ran = [search.run(stage) for stage in model.stages]
     reached = tuple(search.measure(stage, goal) for stage, goal in zip(model.stages, ran, strict=True))
     gap = gap_of(reached)
@@ -63,10 +76,10 @@ class _Search:
     There is always a whole solution, at first `start`: a stage that finds nothing better leaves it as it is.
     """
 
-    def __init__(self, model: ExactModel, problem: Problem, start: Answer) -> None:
+    def __init__(self, model: ExactModel, problem: Problem, start: Answer, time_limit_s: float) -> None:
         self._model = model
         self._problem = problem
-        self._time_left = problem.policy.time_limit_s * DETERMINISTIC_PER_SECOND
+        self._time_left = time_limit_s * DETERMINISTIC_PER_SECOND
         self.has_searched = False
         model.hint(start)
         self._solution = self._solver()
