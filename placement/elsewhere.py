@@ -217,7 +217,7 @@ class _Fleet:
 
 
 def _nearest(devices: Iterable[OtherDevice]) -> tuple[OtherDevice, ...]:
-    return tuple(sorted(devices, key=lambda other: other.needed - other.available)[:MAX_NAMED_DEVICES])
+    return tuple(sorted(devices, key=lambda other: max(0, other.needed - other.available))[:MAX_NAMED_DEVICES])
 
 
 def _why_not_usable(device: Device, demand: Demand) -> tuple[Cause, str] | None:
