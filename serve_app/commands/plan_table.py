@@ -20,7 +20,7 @@ from placement.report import DeviceReport, Holder, Verdict, device_report
 from placement.units import gib, percent
 from serve_app.commands.screen import verdict
 
-START = "while starting"
+START, OFFLOADED = "while starting", "in host memory"
 PARTS = (PartName.WEIGHTS, PartName.KV_CACHE, PartName.ACTIVATION, PartName.CUDA_GRAPHS, PartName.CONTEXT)
 UNBOUNDED = 10_000
 """Columns to measure a table in; rich never measures more than it is given."""
@@ -70,17 +70,22 @@ def _state(report: DeviceReport) -> str:
 
 def _wide_table(report: DeviceReport) -> Table:
     shown = _shown_parts(report)
-    starts = [START] if any(holder.start_bytes for holder in report.holders) else []
+    extras = [heading for heading in (START, OFFLOADED) if any(_extra(holder, heading) for holder in report.holders)]
     table = Table("holder", box=None, padding=(0, 2, 0, 2), show_edge=False)
-    for heading in ("bytes at rest", "", *(_part_name(part) for part in shown), *starts):
+    for heading in ("bytes at rest", "", *(_part_name(part) for part in shown), *extras):
         table.add_column(heading, justify="right", no_wrap=True)
     for holder in report.holders:
         held = {part.name: part.num_bytes for part in holder.parts}
         parts = (gib(held[part]) if part in held else "-" for part in shown)
-        start = f"+{gib(holder.start_bytes)}" if holder.start_bytes else "-"
-        cells = (_name(holder), f"{holder.rest_bytes:,}", gib(holder.rest_bytes), *parts, start)
-        table.add_row(*cells[: len(table.columns)])
+        more = (_extra(holder, heading) or "-" for heading in extras)
+        table.add_row(_name(holder), f"{holder.rest_bytes:,}", gib(holder.rest_bytes), *parts, *more)
     return table
+
+
+def _extra(holder: Holder, heading: str) -> str:
+    """What a holder takes beside its bytes at rest; empty when nothing."""
+    num_bytes = holder.start_bytes if heading == START else holder.offload_bytes
+    return f"{'+' if heading == START else ''}{gib(num_bytes)}" if num_bytes else ""
 
 
 def _narrow_table(report: DeviceReport) -> Table:
@@ -90,8 +95,8 @@ def _narrow_table(report: DeviceReport) -> Table:
     shown = _shown_parts(report)
     for holder in report.holders:
         parts = [f"{_part_name(part.name)} {gib(part.num_bytes)}" for part in holder.parts if part.name in shown]
-        start = [f"+{gib(holder.start_bytes)} {START}"] if holder.start_bytes else []
-        details = Text("\n  " + ", ".join([*parts, *start]), style="dim") if parts or start else ""
+        parts += [f"{_extra(holder, heading)} {heading}" for heading in (START, OFFLOADED) if _extra(holder, heading)]
+        details = Text("\n  " + ", ".join(parts), style="dim") if parts else ""
         table.add_row(Text.assemble(_name(holder), details), f"{holder.rest_bytes:,}", gib(holder.rest_bytes))
     return table
 

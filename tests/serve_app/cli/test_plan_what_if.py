@@ -73,6 +73,12 @@ class TestReferenceModels:
         assert result.exit_code == 1
         assert "No room for 'llama3-8b': it needs 4.7 GiB" in result.stdout
 
+    def test_where_weights_may_lie_in_host_memory_one_device_of_24_gb_serves_all_three(self) -> None:
+        options = ("--fleet", FLEETS / "one-24gb.yaml", "--demands", FLEETS / "reference-models-offload.yaml")
+        shown = json.loads(plan(*options, "--json").stdout)
+        assert (shown["plan"]["strategy"], len(where(shown))) == ("offload", 3)
+        assert "llama3-8b#0 1,000,000,000 0.9 GiB 3.7 GiB" in " ".join(plan(*options).stdout.split())
+
     def test_the_table_shows_every_byte_and_the_verdict(self) -> None:
         shown = reference("two-24gb.yaml").stdout
         assert "16,000,000,000" in shown
