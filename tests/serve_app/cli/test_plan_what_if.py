@@ -213,6 +213,20 @@ class TestSteps:
         kinds = {step["replica"]: step["kind"] for step in shown["steps"]["steps"]}
         assert kinds == {"qwen-32b#0": "stop", "mistral-7b#0": "start", "llama3-8b#0": "start"}
 
+    def test_a_plan_without_its_demands_is_enough_while_its_models_are_still_asked_for(self, in_force: Path) -> None:
+        bare = file(in_force.parent, "bare.json", json.dumps(json.loads(in_force.read_text())["plan"]))
+        assert reference("two-24gb.yaml", "--running", bare).exit_code == 0
+        others = file(in_force.parent, "others.yaml", {"models": [{"id": "other", "memory": "1GB"}]})
+        result = plan("--fleet", FLEETS / "two-24gb.yaml", "--demands", others, "--running", bare)
+        assert result.exit_code == 2
+        assert "no demand says what 'qwen-32b' takes" in " ".join(result.stderr.split())
+
+    def test_models_that_are_not_asked_for_any_more_stop(self, in_force: Path) -> None:
+        others = file(in_force.parent, "others.yaml", {"models": [{"id": "other", "memory": "1GB"}]})
+        options = ("--fleet", FLEETS / "two-24gb.yaml", "--demands", others, "--running", in_force, "--json")
+        kinds = {s["replica"]: s["kind"] for s in json.loads(plan(*options).stdout)["steps"]["steps"]}
+        assert kinds == {"qwen-32b#0": "stop", "mistral-7b#0": "stop", "llama3-8b#0": "stop", "other#0": "start"}
+
     def test_each_step_has_its_price_and_the_order_is_shown(self, in_force: Path) -> None:
         shown = reference("two-24gb.yaml", "--running", in_force, "--demand", "mistral-7b=2").stdout
         assert "mistral-7b#1 start 3.7 GiB 2.6 s node/gpu-1" in " ".join(shown.split())
