@@ -23,7 +23,7 @@ from placement.check_room import (
 )
 from placement.demand import Demand
 from placement.inventory import Device, DeviceKind, Inventory, Node
-from placement.plan import Placement, Refusal, RefusalKind
+from placement.plan import Cause, Placement, Refusal, RefusalKind
 
 
 class Vain(Enum):
@@ -49,6 +49,7 @@ class _Fleet:
             node.name: node.host_memory_bytes - kept_free(node.host_memory_bytes, headroom) for node in inventory.nodes
         }
         self._takers: dict[tuple[str, ...], list[tuple[Node, list[Device]]]] = {}
+        self._closed: dict[tuple[str, ...], Counter[Cause]] = {}
 
     def takers(self, demand: Demand) -> list[tuple[Node, list[Device]]]:
         """Nodes with the devices that may take a share of it."""
@@ -56,6 +57,14 @@ class _Fleet:
             both = [(node, [device for device in node.devices if _takes(device, demand)]) for node in self.nodes]
             self._takers[demand.device_types] = [(node, devices) for node, devices in both if devices]
         return self._takers[demand.device_types]
+
+    def closed(self, demand: Demand) -> Counter[Cause]:
+        """Devices that take no share of it whatever is free there, by why."""
+        if demand.device_types not in self._closed:
+            self._closed[demand.device_types] = Counter(
+                _why_closed(device, demand) for device in self.devices.values() if not _takes(device, demand)
+            )
+        return self._closed[demand.device_types]
 
 
 class _Rooms:
@@ -114,6 +123,30 @@ class _Rooms:
         may = min(demand.max_offload_bytes, weights_of(demand))
         return offload <= may and (host == 0 or host <= self._host[node.name])
 
+    def causes(self, demand: Demand) -> dict[Cause, int]:
+        """Devices by why they take no replica of the demand."""
+        counts = Counter[Cause]()
+        for node, takers in self._fleet.takers(demand):
+            counts.update(self._cause(device, node, len(takers), demand) for device in takers)
+        counts.update(self._fleet.closed(demand))
+        return dict(counts)
+
+    def _cause(self, device: Device, node: Node, num_takers: int, demand: Demand) -> Cause:
+        rest, start = resting(demand.estimate), starting(demand.estimate)
+        is_memory = any(other.kind is DeviceKind.HOST for other in node.devices)
+        may = 0 if is_memory else min(demand.max_offload_bytes, weights_of(demand))
+        lacking = self._lacking(device.id, rest, start)
+        if self._fleet.whole[device.id] < rest + start - may:
+            return Cause.TOO_SMALL
+        if num_takers < demand.tensor_parallel:
+            return Cause.TOO_FEW_DEVICES
+        if lacking > may:
+            return Cause.NO_ROOM
+        if demand.cpu_millis > self._cpu[node.name]:
+            return Cause.NO_CPU
+        host = demand.host_memory_bytes + max(0, lacking) * demand.tensor_parallel + self._more_memory(device, demand)
+        return Cause.NO_ROOM if host <= self._host[node.name] else Cause.NO_HOST_MEMORY
+
     def _more_memory(self, device: Device, demand: Demand) -> int:
         """Host memory that one more replica takes by lying on the device."""
         if device.kind is not DeviceKind.HOST:
@@ -123,6 +156,12 @@ class _Rooms:
 
 def _takes(device: Device, demand: Demand) -> bool:
     return healthy_enough(device) and not device.cordoned and right_type(device, demand)
+
+
+def _why_closed(device: Device, demand: Demand) -> Cause:
+    if not right_type(device, demand):
+        return Cause.WRONG_TYPE
+    return Cause.CORDONED if device.cordoned else Cause.UNHEALTHY
 
 
 class RefusalCheck:
@@ -162,10 +201,13 @@ class RefusalCheck:
         peak, many = resting(demand.estimate) + starting(demand.estimate), len(self._fleet.devices)
         if refusal.needed_bytes != peak:
             return f"says it needs {refusal.needed_bytes} bytes, its demand needs {peak}"
-        if sum(count for _, count in refusal.causes) != many or any(count < 1 for _, count in refusal.causes):
-            return f"counts causes {refusal.causes}, there are {many} devices"
-        if f"'{refusal.model}'" not in refusal.message or not refusal.message.endswith(refusal.advice):
-            return "has a message without its model or its advice"
+        causes = self._all.causes(demand)
+        if dict(refusal.causes) != causes or len(refusal.causes) != len(causes):
+            return f"counts causes {refusal.causes}, they are {causes} of {many} devices"
+        if f"'{refusal.model}'" not in refusal.message:
+            return "has a message without its model"
+        if not refusal.advice or not refusal.message.endswith(refusal.advice):
+            return "has a message without its advice"
         return self._wrong_best(refusal, demand) or self._wrong_kind(refusal, demand)
 
     def _wrong_best(self, refusal: Refusal, demand: Demand) -> str:
