@@ -139,7 +139,9 @@ def _sharded_peak(missing: Missing, *, ways: int) -> int:
 
 
 def _num_gpus_for(missing: Missing, numbers: DeviceSet, peak_bytes: int) -> int:
-    """GPUs among these that could hold the peak when empty."""
+    """GPUs among these that could hold the peak when empty; none where their node lacks cores or host memory."""
+    if not numbers or not all(missing.beside(numbers[0])):
+        return 0
     gpus = (number for number in numbers if missing.problem.devices[number].kind is DeviceKind.CUDA)
     return sum(peak_bytes <= missing.problem.limits[number] for number in gpus)
 
