@@ -114,6 +114,9 @@ def _least_need(demand: Demand) -> _Need:
     return _Need(rest - offload, start, demand.host_memory_bytes + offload * demand.tensor_parallel, demand)
 
 
+_Found = tuple[Cause | None, OtherDevice]
+
+
 class _Fleet:
     """The devices with what the plan puts on them, added up once."""
 
@@ -121,8 +124,13 @@ class _Fleet:
         asked = {demand.model: demand for demand in demands}
         self._nodes = inventory.nodes
         self._ratio = Decimal(str(plan.headroom)).as_integer_ratio()
+        self._allowed = {
+            device.id: self._without_headroom(device.total_bytes) - sum(held.num_bytes for held in device.holdings)
+            for device in inventory.devices
+        }
         self._rest, self._start = dict[str, int](), dict[str, int]()
         self._millis, self._host = dict[str, int](), dict[str, int]()
+        self._looks: dict[_Need, dict[str, tuple[_Found, ...]]] = {}
         for placement in plan.placements:
             rest, start = _rest_and_start(placement)
             for device in placement.devices:
@@ -144,22 +152,33 @@ class _Fleet:
             if cause in found
         )
 
-    def _each(self, need: _Need, own: Placement | None) -> Iterator[tuple[Cause | None, OtherDevice]]:
-        mine = own.devices if own else ()
+    def _each(self, need: _Need, own: Placement | None) -> Iterator[_Found]:
+        """All nodes but its own are alike for all replicas of a model."""
+        if need not in self._looks:
+            self._looks[need] = {node.name: tuple(self._on_node(node, need, None)) for node in self._nodes}
         for node in self._nodes:
-            takers = [device for device in node.devices if _takes_shares(device) and _is_of_type(device, need.demand)]
-            with_room = sum(d.id in mine or self._room(d, need) >= need.peak_bytes for d in takers)
-            for device in node.devices:
-                if device.id not in mine:
-                    yield self._look(device, node, need, own, num_takers=len(takers), num_with_room=with_room)
+            is_home = own is not None and own.node == node.name
+            yield from self._on_node(node, need, own) if is_home else self._looks[need][node.name]
+
+    def _on_node(self, node: Node, need: _Need, own: Placement | None) -> Iterator[_Found]:
+        mine = own.devices if own else ()
+        takers = [device for device in node.devices if _takes_shares(device) and _is_of_type(device, need.demand)]
+        with_room = sum(d.id in mine or self._room(d, need) >= need.peak_bytes for d in takers)
+        for device in node.devices:
+            if device.id not in mine:
+                yield self._look(device, node, need, own, num_takers=len(takers), num_with_room=with_room)
 
     def _look(
         self, device: Device, node: Node, need: _Need, own: Placement | None, *, num_takers: int, num_with_room: int
-    ) -> tuple[Cause | None, OtherDevice]:
+    ) -> _Found:
         state = _why_not_usable(device, need.demand)
         if state:
             return state[0], OtherDevice(device=device.id, needed=0, available=0, unit=Unit.NONE, state=state[1])
-        size, empty, room = need.demand.tensor_parallel, self._below_headroom(device), self._room(device, need)
+        size, empty, room = (
+            need.demand.tensor_parallel,
+            self._without_headroom(device.total_bytes),
+            self._room(device, need),
+        )
         of_bytes = OtherDevice(device=device.id, needed=need.peak_bytes, available=max(0, room), unit=Unit.BYTES)
         if empty < need.peak_bytes:
             return Cause.TOO_SMALL, replace(of_bytes, available=empty)
@@ -183,17 +202,22 @@ class _Fleet:
             return Cause.NO_CPU, OtherDevice(
                 device=device.id, needed=need.demand.cpu_millis, available=max(0, millis), unit=Unit.CPU_MILLIS
             )
-        host = self._host_room(node) + (need.host_bytes if is_home else 0)
-        if need.host_bytes > max(0, host):
-            return Cause.NO_HOST_MEMORY, OtherDevice(
-                device=device.id, needed=need.host_bytes, available=max(0, host), unit=Unit.BYTES
-            )
+        host = max(0, self._host_room(node) + (need.host_bytes if is_home else 0))
+        wanted = need.host_bytes + self._taken_on_host(device, need)
+        if wanted > host and (need.host_bytes or self._host.get(node.name)):
+            return Cause.NO_HOST_MEMORY, OtherDevice(device=device.id, needed=wanted, available=host, unit=Unit.BYTES)
         return None
+
+    def _taken_on_host(self, device: Device, need: _Need) -> int:
+        """What a share on a device that is the node's memory takes of it, beside a start of those there."""
+        if device.kind is not DeviceKind.HOST:
+            return 0
+        return need.rest_bytes + max(0, need.start_bytes - self._start.get(device.id, 0))
 
     def _host_room(self, node: Node) -> int:
         hosts = [device for device in node.devices if device.kind is DeviceKind.HOST]
         if hosts:
-            allowed = sum(max(0, self._allowed(device)) for device in hosts)
+            allowed = sum(max(0, self._allowed[device.id]) for device in hosts)
             taken = sum(self._rest.get(device.id, 0) + self._start.get(device.id, 0) for device in hosts)
         else:
             allowed = self._without_headroom(node.host_memory_bytes) - node.held_host_memory_bytes
@@ -203,13 +227,7 @@ class _Fleet:
     def _room(self, device: Device, need: _Need) -> int:
         """The largest peak that fits beside what lies there, for a replica that starts like this one."""
         larger_start = max(0, self._start.get(device.id, 0) - need.start_bytes)
-        return self._allowed(device) - self._rest.get(device.id, 0) - larger_start
-
-    def _allowed(self, device: Device) -> int:
-        return self._below_headroom(device) - sum(holding.num_bytes for holding in device.holdings)
-
-    def _below_headroom(self, device: Device) -> int:
-        return self._without_headroom(device.total_bytes)
+        return self._allowed[device.id] - self._rest.get(device.id, 0) - larger_start
 
     def _without_headroom(self, total_bytes: int) -> int:
         kept, of = self._ratio
@@ -217,7 +235,7 @@ class _Fleet:
 
 
 def _nearest(devices: Iterable[OtherDevice]) -> tuple[OtherDevice, ...]:
-    return tuple(sorted(devices, key=lambda other: other.needed - other.available)[:MAX_NAMED_DEVICES])
+    return tuple(sorted(devices, key=lambda other: max(0, other.needed - other.available))[:MAX_NAMED_DEVICES])
 
 
 def _why_not_usable(device: Device, demand: Demand) -> tuple[Cause, str] | None:

@@ -9,12 +9,14 @@ One worker, a fixed seed and a limit in deterministic time: the same question ha
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from math import ceil, floor
 
 from ortools.sat.python import cp_model
 
 from placement.exact_model import ExactModel, Option, Stage
 from placement.goals import gap_of
+from placement.greedy import refill
 from placement.plan import GoalReached
 from placement.problem import Answer, DeviceSet, Problem, num_sets
 
@@ -45,9 +47,22 @@ def solve_exact(problem: Problem, start: Answer) -> Answer:
     `start` is any feasible answer. Whatever is not proven best shows as a `gap`; where the time was over before
     anything was searched, the answer is `start`, with its values and what bounds are known without a search.
     """
+    answer = _search(problem, start, problem.policy.time_limit_s)
+    if answer.gap and _lacks(problem, answer):
+        filled = refill(problem, answer)
+        return answer if filled.sets == answer.sets else _search(problem, filled, 0.0)
+    return answer
+
+
+def _lacks(problem: Problem, answer: Answer) -> bool:
+    return any(len(sets) < demand.num_replicas for sets, demand in zip(answer.sets, problem.demands, strict=True))
+
+
+def _search(problem: Problem, start: Answer, time_limit_s: float) -> Answer:
     model = ExactModel(problem)
-    search = _Search(model, problem, start)
-    reached = tuple(search.run(stage) for stage in model.stages)
+    search = _Search(model, problem, start, time_limit_s)
+    ran = [search.run(stage) for stage in model.stages]
+    reached = tuple(search.measure(stage, goal) for stage, goal in zip(model.stages, ran, strict=True))
     gap = gap_of(reached)
     if gap and not search.has_searched:
         return Answer(start.sets, start.solver, gap, start.offloads, reached)
@@ -61,10 +76,10 @@ class _Search:
     There is always a whole solution, at first `start`: a stage that finds nothing better leaves it as it is.
     """
 
-    def __init__(self, model: ExactModel, problem: Problem, start: Answer) -> None:
+    def __init__(self, model: ExactModel, problem: Problem, start: Answer, time_limit_s: float) -> None:
         self._model = model
         self._problem = problem
-        self._time_left = problem.policy.time_limit_s * DETERMINISTIC_PER_SECOND
+        self._time_left = time_limit_s * DETERMINISTIC_PER_SECOND
         self.has_searched = False
         model.hint(start)
         self._solution = self._solver()
@@ -82,6 +97,13 @@ class _Search:
         value = self._value(stage)
         self._model.cp.add(stage.expression >= value if stage.maximize else stage.expression <= value)
         return GoalReached(name=stage.name, value=value, bound=bound)
+
+    def measure(self, stage: Stage, goal: GoalReached) -> GoalReached:
+        """The goal as the last solution has it: what was not proven may have become better since."""
+        if goal.value == goal.bound:
+            return goal
+        self._tighten(stage)
+        return replace(goal, value=self._value(stage))
 
     def _improve(self, stage: Stage) -> int:
         """Searches a better solution; the bound that was proven."""

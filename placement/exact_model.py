@@ -282,13 +282,16 @@ class ExactModel:
         return Stage(goals.UNEVENNESS, total(costs), maximize=False, bound=0)
 
     def _order(self) -> Stage:
-        """Lower device numbers for earlier demands, in earnest for the first few and roughly for the rest."""
+        """Lower device numbers for larger replicas, in earnest for the first few demands and roughly for the rest."""
+        needs, demands = self.problem.needs, self.problem.demands
+        sizes = [need.peak_bytes * demand.tensor_parallel for need, demand in zip(needs, demands, strict=True)]
+        ranked = sorted(range(len(sizes)), key=lambda index: -sizes[index])
         base = max(2, len(self.problem.devices))
-        most = min(int(log(MAX_ORDER_WEIGHT, base)), len(self.options) - 1)
+        most = min(int(log(MAX_ORDER_WEIGHT, base)), len(ranked) - 1)
         terms = [
-            option.count * sum(option.devices) * base ** max(0, most - index)
-            for index, options in enumerate(self.options)
-            for option in options
+            option.count * sum(option.devices) * base ** max(0, most - rank)
+            for rank, index in enumerate(ranked)
+            for option in self.options[index]
         ]
         return Stage(goals.ORDER, total(terms), maximize=False, bound=0)
 

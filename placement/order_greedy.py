@@ -77,7 +77,10 @@ class GreedyOrder:
         return new.price_s if new else 0.0
 
     def _waiting(self) -> list[int]:
-        return [i for i, mark in enumerate(self._marks) if mark != NEW and self._board.changes[i].new]
+        """From the highest priority down, models that do not answer first."""
+        changes, waiting = self._board.changes, (i for i, mark in enumerate(self._marks) if mark != NEW)
+        wanted = (index for index in waiting if changes[index].new)
+        return sorted(wanted, key=lambda i: (-changes[i].priority, self._serving[changes[i].model] > 0))
 
     def _is_spare(self, move: Move) -> bool:
         model = self._board.changes[move.index].model

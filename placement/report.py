@@ -30,7 +30,8 @@ class PartBytes:
 class Holder:
     """One replica, or one holding that is not ours, with its bytes at rest; `parts` is empty for a holding.
 
-    `start_bytes` come on top while the replica starts. `holding_kind` is None for a replica.
+    `start_bytes` come on top while the replica starts. `offload_bytes` of its weights lie in host memory instead of
+    here and are in no other number. `holding_kind` is None for a replica.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Holder:
     rest_bytes: int
     start_bytes: int
     parts: tuple[PartBytes, ...]
+    offload_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,6 +115,7 @@ def _holder(placement: Placement) -> Holder:
         rest_bytes=placement.estimate.rest_bytes,
         start_bytes=need_of(placement.estimate).start_bytes,
         parts=tuple(PartBytes(name=part.name, num_bytes=part.num_bytes, source=part.source) for part in parts),
+        offload_bytes=placement.offload_bytes,
     )
 
 

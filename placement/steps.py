@@ -220,7 +220,7 @@ def _kind(change: Change, actions: Sequence[Action]) -> StepKind:
 
 def _reason(change: Change, kind: StepKind, via: Sequence[str]) -> str:
     if change.lost:
-        return f"{', '.join(change.lost.devices)} is gone"
+        return f"{', '.join(change.lost.devices)} {'is' if len(change.lost.devices) == 1 else 'are'} gone"
     if via:
         return f"waits on {', '.join(via)} until its place is free"
     if kind is StepKind.MOVE_IN_TURN:

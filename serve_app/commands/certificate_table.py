@@ -30,11 +30,12 @@ FITS = "fits there too; the goals prefer the place it has"
 def draw_certificate(console: Console, certificate: Certificate) -> None:
     console.print()
     console.print(Text.assemble(("certificate", "bold"), f"  inventory {certificate.inventory_version}"))
-    for device in (proof for proof in certificate.devices if proof.shares or proof.holdings):
+    for device in (proof for proof in certificate.devices if proof.shares):
         _draw_sum(console, device.device, [*_device_lines(device, certificate.headroom)], holds=device.holds)
-    empty = sum(not (proof.shares or proof.holdings) for proof in certificate.devices)
-    if empty:
-        console.print(f"\n{empty} empty {'device needs' if empty == 1 else 'devices need'} no proof.")
+    idle = sum(not proof.shares for proof in certificate.devices)
+    if idle:
+        devices = "device without a model needs" if idle == 1 else "devices without a model need"
+        console.print(Text(f"\n{idle:,} {devices} no proof."))
     for node in certificate.nodes:
         _draw_sum(console, f"{node.node}, beside its devices", [*_node_lines(node)], holds=node.holds)
     _draw_bounds(console, certificate)
@@ -80,7 +81,7 @@ def _draw_bounds(console: Console, certificate: Certificate) -> None:
     console.print()
     gap = certificate.gap
     if not certificate.goals:
-        console.print(f"No bound: solver {certificate.solver} finds a plan and does not prove how good it is.")
+        console.print(Text(f"No bound: solver {certificate.solver} finds a plan and does not prove how good it is."))
         return
     proof = "no bound" if gap is None else "proven best" if gap == 0 else f"at most {gap:.1%} from the best"
     console.print(Text.assemble(("goals in their order", "bold"), f"  solver {certificate.solver}, {proof}"))
@@ -101,9 +102,10 @@ def _draw_elsewhere(console: Console, certificate: Certificate) -> None:
     console.print(Text("why not elsewhere", style="bold"))
     for entry in entries:
         console.print(_subject(entry))
-        for reason in entry.reasons:
-            for line in _reason_lines(reason):
-                console.print(line, soft_wrap=False)
+        table = Table(box=None, show_header=False, padding=(0, 0, 0, 4))
+        for line in (line for reason in entry.reasons for line in _reason_lines(reason)):
+            table.add_row(Text(line))
+        console.print(table)
 
 
 def _subject(entry: Elsewhere) -> Text:
@@ -113,12 +115,15 @@ def _subject(entry: Elsewhere) -> Text:
 
 
 def _reason_lines(reason: Reason) -> Iterator[str]:
+    """Devices with the same numbers share a line."""
+    alike: dict[str, list[str]] = {}
     words = CAUSES[reason.cause] if reason.cause else FITS
     for other in reason.devices:
-        yield f"    {other.device}: {words}{_numbers(reason, other)}"
+        alike.setdefault(f"{words}{_numbers(reason, other)}", []).append(other.device)
+    yield from (f"{', '.join(devices)}: {sentence}" for sentence, devices in alike.items())
     more = reason.num_devices - len(reason.devices)
     if more:
-        yield f"    and {more:,} more: {words}"
+        yield f"and {more:,} more: {words}"
 
 
 def _numbers(reason: Reason, other: OtherDevice) -> str:

@@ -32,11 +32,18 @@ def check(file: Path) -> None:
 
 
 @command.command("schema")
-def schema() -> None:
-    """Print the JSON Schema of the file, with meanings, units, ranges and defaults."""
+@click.argument("which", type=click.Choice(["cluster", "fleet", "demands"]), default="cluster")
+def schema(which: str) -> None:
+    """Print the JSON Schema of a file, with meanings, units, ranges and defaults.
+
+    WHICH is cluster (cluster.yaml, the default), fleet or demands (what `headroom plan` takes under these options).
+    """
+    from serve_app.config.demands_file import DemandsFile
+    from serve_app.config.fleet_file import FleetFile
     from serve_app.config.serve_file import json_schema
 
-    click.echo(json.dumps(json_schema(), indent=2))
+    schemas = {"cluster": json_schema, "fleet": FleetFile.model_json_schema, "demands": DemandsFile.model_json_schema}
+    click.echo(json.dumps(schemas[which](), indent=2))
 
 
 @command.command("show")

@@ -95,7 +95,17 @@ def command(
     """Show which model of FILE goes where on this machine, every holder with its bytes, and what is refused and why.
 
     Reads devices, config.json and safetensors headers; loads and starts nothing. Exit code 0: everything is placed,
-    1: something is refused, 2: FILE or an option is wrong.
+    1: something is refused, 2: FILE or an option is wrong. `headroom config schema fleet` and `... demands` explain
+    the files of --fleet and --demands.
+
+    \b
+    What if two more were asked for, on another fleet?
+      headroom plan --fleet fleet.yaml --demand small=3
+    What moves when a node is lost?
+      headroom plan --fleet fleet.yaml --json > plan.json
+      headroom plan --fleet fleet.yaml --running plan.json --without node-1
+    What does it take to place one more of 16 GiB?
+      headroom plan --fleet fleet.yaml --running plan.json --defragment 16GiB
     """
     from serve_app.commands.plan_answer import Extras, make_answer, print_answer
 

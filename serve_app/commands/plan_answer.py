@@ -47,19 +47,20 @@ def make_answer(question: Question, extras: Extras) -> Answer:
     """Raises: ConfigError, also for a file that is no plan."""
     from placement.certificate import certify
     from placement.defragment import defragment
-    from placement.steps import steps
 
     before, demands_before = _running(extras.running) if extras.running else (None, ())
     plan = answer(question, running=before.placements if before else ())
     inventory, demands = question.inventory, question.demands
-    made = None
-    if before:
-        made = steps(before, plan, inventory, demands, demands_before=(*demands_before, *demands))
     joined = None
     if extras.defragment_bytes is not None:
         joined = defragment(plan, inventory, demands, question.policy, wanted_bytes=extras.defragment_bytes)
-    certificate = certify(plan, inventory, demands) if extras.wants_certificate else None
-    return Answer(question=question, plan=plan, steps=made, certificate=certificate, defragmentation=joined)
+    return Answer(
+        question=question,
+        plan=plan,
+        steps=_steps(before, plan, question, demands_before, path=extras.running),
+        certificate=certify(plan, inventory, demands) if extras.wants_certificate else None,
+        defragmentation=joined,
+    )
 
 
 def print_answer(made: Answer, *, as_json: bool) -> None:
@@ -79,6 +80,22 @@ def print_answer(made: Answer, *, as_json: bool) -> None:
         draw_defragmentation(screen, made.defragmentation)
     if made.certificate:
         draw_certificate(screen, made.certificate)
+
+
+def _steps(
+    before: Plan | None, plan: Plan, question: Question, demands_before: tuple[Demand, ...], *, path: Path | None
+) -> Steps | None:
+    from placement.errors import InvalidProblem
+    from placement.steps import steps
+
+    if before is None or path is None:
+        return None
+    described = (*question.demands, *demands_before)  # of a model in both, the demand of its own plan counts
+    try:
+        return steps(before, plan, question.inventory, question.demands, demands_before=described)
+    except InvalidProblem as error:
+        advice = "Save the whole of what `headroom plan --json` prints: it has the demands too."
+        raise ConfigError(str(path), [Problem(path=str(error), what="", expected="", advice=advice)]) from error
 
 
 def _json_value(made: Answer) -> dict[str, Any]:

@@ -26,8 +26,7 @@ def draw_steps(console: Console, steps: Steps) -> None:
     if not changed:
         return
     console.print(_table(changed))
-    for number, batch in enumerate(steps.batches, start=1):
-        console.print(Text(f"  {number}. {'; '.join(map(_words, batch))}"))
+    console.print(_batch_table(steps))
     for interruption in steps.interruptions:
         console.print(Text(f"  {_interruption(interruption)}", style="yellow"))
 
@@ -44,22 +43,42 @@ def _headline(steps: Steps, *, num_changed: int, num_unchanged: int) -> Text:
     if not num_changed:
         return line
     load = f", {steps.price_s:.1f} s of loading, done in {steps.duration_s:.1f} s" if steps.price_s else ""
-    return line.append(f"{load}; {ORDERS[steps.order]}")
+    interrupts = any(not interruption.was_down for interruption in steps.interruptions)
+    return line.append(f"{load}; {ORDERS[steps.order] if interrupts else 'nothing that runs is interrupted'}")
 
 
 def _table(changed: list[Step]) -> Table:
-    table = Table("replica", "step", "from", "to", box=None, padding=(0, 2, 0, 2))
+    table = Table(box=None, padding=(0, 2, 0, 2))
+    table.add_column("replica", overflow="fold")
+    table.add_column("step", no_wrap=True)
     for heading in ("loads", "takes"):
         table.add_column(heading, justify="right", no_wrap=True)
-    table.add_column("note")
+    table.add_column("where", overflow="fold")
     for step in changed:
         load = (gib(step.num_bytes), f"{step.price_s:.1f} s") if step.price_s else ("-", "-")
-        table.add_row(step.replica, step.kind.value, _places(step.before), _places(step.after), *load, step.reason)
+        table.add_row(step.replica, step.kind.value, *load, _where(step))
     return table
 
 
-def _places(devices: tuple[str, ...]) -> str:
-    return ", ".join(devices) or "-"
+def _where(step: Step) -> str:
+    before, after = ", ".join(step.before), ", ".join(step.after)
+    ways = {
+        StepKind.START: after,
+        StepKind.STOP: before,
+        StepKind.LOST: "",
+        StepKind.UNCHANGED: after,
+        StepKind.MOVE_IN_TURN: f"{before} to {after}",
+        StepKind.MOVE_SIDE_BY_SIDE: f"{before} to {after}",
+    }
+    return "; ".join(words for words in (ways[step.kind], step.reason) if words)
+
+
+def _batch_table(steps: Steps) -> Table:
+    """What stands on one line may be done at the same time."""
+    table = Table("", "in order", box=None, padding=(0, 0, 0, 2))
+    for number, batch in enumerate(steps.batches, start=1):
+        table.add_row(f"{number}.", "; ".join(map(_words, batch)))
+    return table
 
 
 def _words(action: Action) -> str:
@@ -80,8 +99,9 @@ def _outcome(joined: Defragmentation) -> str:
     match joined.outcome:
         case Outcome.GAINED:
             fewest = "the fewest possible" if joined.is_fewest_moves else "fewest not proven"
-            moves = f"{joined.steps.num_moves} {'move' if joined.steps.num_moves == 1 else 'moves'} ({fewest})"
-            return f"{wanted}{moves} make room for a replica of {after}; now it is {before}"
+            num = joined.steps.num_moves
+            moves = f"1 move ({fewest}) makes" if num == 1 else f"{num} moves ({fewest}) make"
+            return f"{wanted}{moves} room for a replica of {after}; now it is {before}"
         case Outcome.ENOUGH_ALREADY:
             return f"{wanted}nothing to do: there is room for a replica of {before}"
         case Outcome.NOTHING_TO_GAIN:

@@ -38,6 +38,13 @@ class TestDeviceReport:
         held = with_device(inventory, "n/gpu-0", held_bytes=GIB)
         assert [report.verdict for report in device_report(plan, held)] == [Verdict.FAIL]
 
+    def test_weights_in_host_memory_are_told_apart(self) -> None:
+        offloading = replace(demand("m", gib=20), max_offload_bytes=4 * GIB)
+        (report,) = device_report(solve(fleet("n: 1x24GiB"), [offloading], Policy()), fleet("n: 1x24GiB"))
+        (replica,) = report.holders
+        assert replica.rest_bytes + replica.offload_bytes == 20 * GIB
+        assert replica.offload_bytes > 0
+
     def test_empty_devices_are_reported_too(self) -> None:
         inventory = fleet("a: 2x24GiB", "b: 1x24GiB")
         reports = device_report(solve(inventory, [], Policy()), inventory)
