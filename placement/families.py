@@ -55,9 +55,9 @@ _QWEN_EXPERTS = Experts(where=ExpertLayers.SPARSE_STEP)
 _QWEN_SHARED = replace(_QWEN_EXPERTS, shared_width="shared_expert_intermediate_size", shared_gate=True)
 _QWEN3_NEXT = replace(
     _QWEN3, output_gate=True, pattern=Pattern.EVERY_NTH_ATTENTION, window_every=4, state=State.GATED_DELTA,
-    experts=_QWEN_SHARED,
+    experts=_QWEN_SHARED, next_layers="mtp_num_hidden_layers", next_layers_unstated=1, next_ends=False,
 )  # fmt: skip
-_QWEN3_5 = replace(_QWEN3_NEXT, experts=None, state_dtype=("mamba_ssm_dtype", "auto"))
+_QWEN3_5 = replace(_QWEN3_NEXT, experts=None, state_dtype=("mamba_ssm_dtype", "auto"), next_layers_unstated=0)
 _WIDE_EXPERTS = Experts(number="num_local_experts", width="intermediate_size")
 _DEEPSEEK_EXPERTS = Experts(number="n_routed_experts", shared="n_shared_experts", where=ExpertLayers.AFTER_DENSE)
 _DEEPSEEK = Family(

@@ -108,11 +108,13 @@ class Family:
     """Facts of one `model_type`, as transformers builds it.
 
     `names`: our word for an entry of config.json to the family's. `defaults`: values where configs stay silent.
-    `norms`, `attention_norms`, `mlp_norms`: elements of `hidden_size` before or after a whole layer, its attention, its
-    MLP. `positions`: learned ones beyond `max_position_embeddings`, None for none learned. `tied` and `dense_width`
-    (entry for the width of plain MLPs) are for configs that do not say. `next_layers`: entry that counts the layers for
-    predicting several tokens, in the checkpoint behind the last one. `state_dtype`: entry for the recurrent state's
-    number format and its default; None is the model's own.
+    `norms`: in each layer. `positions`: learned ones beyond `max_position_embeddings`, None for none learned. `tied` and
+    `dense_width` (entry for the width of plain MLPs) are for configs that do not say. `dense_width_factor`: times
+    `hidden_size`, where there is no such entry. `window_every`: length of the pattern, `window_extra`: tokens that a
+    window sees beyond what is stated. `next_layers`: entry that counts the layers for predicting several tokens, in the
+    checkpoint behind the last one; `next_layers_unstated` is their number where configs are silent, `next_ends` whether
+    each has embeddings and a head of its own. `state_dtype`: entry for the number format of the recurrent state and its
+    default; None is the model's own.
     """
 
     names: Mapping[str, str] = field(default_factory=dict)
@@ -144,4 +146,6 @@ class Family:
     experts: Experts | None = None
     latent: bool = False
     next_layers: str = ""
+    next_layers_unstated: int = 0
+    next_ends: bool = True
     activation_params: int = 0

@@ -61,10 +61,12 @@ def _norms(keys: ConfigKeys, family: Family, layers: int) -> tuple[Module, ...]:
 def _next_layers(keys: ConfigKeys, family: Family, plan: LayerPlan, heads: Heads) -> tuple[Module, ...]:
     """Layers behind the last one that a checkpoint may carry; vLLM loads them for speculative decoding alone.
 
-    Each has a whole layer like the last, embeddings, a head and a projection of its own.
-    Source: tensors of the published DeepSeek-V3 and GLM-4.5; vLLM 0.32 `models/deepseek_mtp.py`.
+    Each has a whole layer like the last and a projection of its own, and embeddings and a head where it shares none.
+    Source: tensors of the published DeepSeek-V3, GLM-4.5 and Qwen3-Next; vLLM 0.32 `models/deepseek_mtp.py`.
     """
-    number = keys.number(family.next_layers, 0, least=0, most=16) if family.next_layers else 0
+    number = 0
+    if family.next_layers:
+        number = keys.number(family.next_layers, family.next_layers_unstated, least=0, most=16)
     if not number:
         return ()
     layers = tuple(range(len(plan.mixers), len(plan.mixers) + number))
@@ -73,12 +75,18 @@ def _next_layers(keys: ConfigKeys, family: Family, plan: LayerPlan, heads: Heads
     modules = (
         *attention_modules(keys, family, heads, layers),
         *mlp(keys, family, layers),
-        Module(name="embed_tokens", rows=vocabulary, columns=hidden, role=Role.EMBEDDING, layers=layers),
-        Module(name="shared_head.head", rows=vocabulary, columns=hidden, role=Role.HEAD, layers=layers),
+        *(_next_ends(vocabulary, hidden, layers) if family.next_ends else ()),
         Module(name="eh_proj", rows=hidden, columns=2 * hidden, role=Role.OTHER, layers=layers),
         Module(name="norms", rows=5 * norm_elements(family, hidden), role=Role.OTHER, layers=layers),
     )
     return tuple(replace(module, stored_only=True) for module in modules)
+
+
+def _next_ends(vocabulary: int, hidden: int, layers: tuple[int, ...]) -> tuple[Module, ...]:
+    return (
+        Module(name="embed_tokens", rows=vocabulary, columns=hidden, role=Role.EMBEDDING, layers=layers),
+        Module(name="shared_head.head", rows=vocabulary, columns=hidden, role=Role.HEAD, layers=layers),
+    )
 
 
 def _embedding(name: str, rows: int, columns: int) -> Module:

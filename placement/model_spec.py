@@ -39,6 +39,7 @@ ASSUMED_KEYS = ("num_attention_heads", "num_key_value_heads", "intermediate_size
 STRANGE_KEYS = (
     "kv_lora_rank", "num_local_experts", "num_experts", "n_routed_experts", "moe_num_experts", "layers_block_type",
     "layer_types", "sliding_window", "linear_num_value_heads", "mamba_d_state", "state_size", "ssm_state_size",
+    "is_encoder_decoder", "encoder_layers", "num_decoder_layers",
 )  # fmt: skip
 """Entries that no plain Llama has; what they mean for another family's cache would be a guess."""
 
@@ -141,7 +142,7 @@ def _family(model_type: str, text: Mapping[str, object], *, weights_known: bool)
     if family is not None:
         return family, ""
     if weights_known and all(text.get(key) is not None for key in ASSUMED_KEYS):
-        strange = next((key for key in STRANGE_KEYS if text.get(key) is not None), None)
+        strange = next((key for key in STRANGE_KEYS if text.get(key)), None)
         if strange is None:
             return FAMILIES[ASSUMED], f"model_type {model_type!r} is not known; its entries are those of a Llama"
         message = f"config.json has the unknown model_type {model_type!r} and '{strange}', so its cache cannot be told"
