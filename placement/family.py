@@ -108,8 +108,8 @@ class Family:
     """Facts of one `model_type`, as transformers builds it.
 
     `names`: our word for an entry of config.json to the family's. `defaults`: values where configs stay silent.
-    `norms`: in each layer. `positions`: learned ones beyond `max_position_embeddings`, None for none learned. `tied` and
-    `dense_width` (entry for the width of plain MLPs) are for configs that do not say. `dense_width_factor`: times
+    `norms`: in each layer. `positions`: learned ones beyond `max_position_embeddings`, None for none learned. `tied`
+    and `dense_width` (entry for the width of plain MLPs) are for configs that do not say. `dense_width_factor`: times
     `hidden_size`, where there is no such entry. `window_every`: length of the pattern, `window_extra`: tokens that a
     window sees beyond what is stated. `next_layers`: entry that counts the layers for predicting several tokens, in the
     checkpoint behind the last one; `next_layers_unstated` is their number where configs are silent, `next_ends` whether
