@@ -66,6 +66,10 @@ __all__ = [
 ]
 
 
+MOST_SEQS = 1 << 20
+"""More requests at the same time than any engine works on; a larger number is a mistake."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measurement:
     """What a running replica was seen to need, per device. None: not measured, the formula stays.
@@ -129,8 +133,8 @@ def reject_bad_arguments(spec: ModelSpec, *, max_model_len: int, max_num_seqs: i
     if not 1 <= max_model_len <= spec.max_position:
         message = f"max_model_len {max_model_len} is not between 1 and the model's {spec.max_position} positions"
         raise BadEngineArguments("max_model_len", message)
-    if max_num_seqs < 1:
-        raise BadEngineArguments("max_num_seqs", f"max_num_seqs {max_num_seqs} is below 1")
+    if not 1 <= max_num_seqs <= MOST_SEQS:
+        raise BadEngineArguments("max_num_seqs", f"max_num_seqs {max_num_seqs} is not between 1 and {MOST_SEQS}")
     if tensor_parallel < 1:
         raise BadEngineArguments("tensor_parallel", f"tensor_parallel {tensor_parallel} is below 1")
     for name, number in spec.divided:

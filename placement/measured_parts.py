@@ -30,15 +30,17 @@ class MeasuredPart:
 def measured_parts(estimate: Estimate, measured: Measurement) -> tuple[MeasuredPart, ...]:
     """`estimate` must be one that `measured` had no part in.
 
-    Older measurements took weights and cache as they were planned and state no sums; these are made up of their parts.
+    Weights that the engine did not measure count as estimated when the rest is taken apart. Older measurements took
+    weights and cache as they were planned and state no sums; these are made up of their parts.
     """
     weights, cache = estimate.part_bytes(PartName.WEIGHTS), estimate.part_bytes(PartName.KV_CACHE)
     runtime = sum(estimate.part_bytes(name) for name in RUNTIME)
     rest, seen = measured.rest_bytes, _sum(measured.context_bytes, measured.activation_bytes or 0)
     if rest is None:
         rest = _sum(seen, measured.weights_bytes, cache)
-    if rest is not None and measured.engine_weights_bytes is not None and measured.kv_cache_bytes is not None:
-        seen = max(0, rest - measured.engine_weights_bytes - measured.kv_cache_bytes)
+    if rest is not None and measured.kv_cache_bytes is not None:
+        held = weights if measured.engine_weights_bytes is None else measured.engine_weights_bytes
+        seen = max(0, rest - held - measured.kv_cache_bytes)
     peak = measured.peak_bytes if measured.peak_bytes is not None else _sum(rest, measured.peak_extra_bytes)
     return (
         MeasuredPart(name="weights", estimated_bytes=weights, measured_bytes=measured.engine_weights_bytes),

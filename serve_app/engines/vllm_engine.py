@@ -99,7 +99,7 @@ class VllmEngine:
         if self._llm is None:
             return None
         ranks = await self._llm.collective_rpc("held_bytes")
-        weights, kv_cache = max(ranks, key=sum)
+        weights, kv_cache = max(ranks, key=lambda rank: (rank[0] or 0) + rank[1])
         return HeldBytes(weights_bytes=weights, kv_cache_bytes=kv_cache)
 
     async def warm_up(self) -> None:

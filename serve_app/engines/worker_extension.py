@@ -24,11 +24,13 @@ class WorkerExtension:
             tensor.fill_(0)
         return _bytes(tensors)
 
-    def held_bytes(self) -> tuple[int, int]:
-        """Bytes of the model's parameters and buffers as loaded, and of the KV cache, on this rank."""
-        model = self.model_runner.get_model()
-        weights = _distinct([*model.parameters(), *model.buffers()])
-        return _bytes(weights), _bytes(_distinct(_tensors(self.model_runner.kv_caches)))
+    def held_bytes(self) -> tuple[int | None, int]:
+        """Bytes of the weights as vLLM measured them while loading, and of the KV cache, on this rank.
+
+        The CPU build measures no weights, and the model's parameters do not tell: most of them lie packed in oneDNN.
+        """
+        weights: int | None = getattr(self.model_runner, "model_memory_usage", None) or None
+        return weights, _bytes(_distinct(_tensors(self.model_runner.kv_caches)))
 
 
 def _distinct(tensors: list[Any]) -> list[Any]:

@@ -23,9 +23,9 @@ MEASUREMENT = TypeAdapter(Measurement)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HeldBytes:
-    """What an engine finds in its own hands, on the device that holds most."""
+    """What an engine finds in its own hands, on the device that holds most. None: it does not measure that."""
 
-    weights_bytes: int
+    weights_bytes: int | None
     kv_cache_bytes: int
 
 
