@@ -37,6 +37,12 @@ def read_model_files(path: Path) -> ModelFiles:
     """Of a checkpoint directory, or of a config file of any name. Raises: CheckpointRefused."""
     if path.is_dir():
         return ModelFiles(config=read_config(path), directory=path)
+    if not path.is_file():
+        raise CheckpointRefused(
+            f"{path} is not there.",
+            expected="A checkpoint directory, or a config.json.",
+            advice="Correct the path.",
+        )
     return ModelFiles(config=_json_object(path.parent, path, MAX_CONFIG_BYTES), directory=None)
 
 
