@@ -31,6 +31,7 @@ SUBCOMMANDS: dict[str, Subcommand] = {
     "status": Subcommand("serve_app.commands.status", "Show health, models and weights of the running cluster."),
     "plan": Subcommand("serve_app.commands.plan", "Show which model goes where, and what is refused and why."),
     "apply": Subcommand("serve_app.commands.apply", "Bring the running cluster to what cluster.yaml says now."),
+    "estimate": Subcommand("serve_app.commands.estimate", "Show what a model needs, and compare it with what it took."),
     "gpus": Subcommand("serve_app.commands.gpus", "Show devices, shares planned and measured, and their headroom."),
     "config": Subcommand("serve_app.commands.config", "Check, explain and show cluster.yaml."),
     "models": Subcommand("serve_app.commands.models", "Make, list and verify models."),

@@ -26,7 +26,7 @@ from serve_app.controller.store import Store
 from serve_app.controller.telemetry import ControllerTelemetry
 from serve_app.controller.weights import make_defaults
 from serve_app.errors import HeadroomError
-from serve_app.fleet.measurements import measurement_key, measurement_of, shape_digest, the_larger
+from serve_app.fleet.measurements import measurement_key, measurement_of, shape_digest, the_larger, type_key
 from serve_app.logs import logger
 
 _RETRY_S = 10.0
@@ -118,10 +118,23 @@ class Bringup:
             return  # it leaves: its settings are those of before
         key = measurement_key(model, shape_digest(slot.weights.path), slot.device_kind)
         when = datetime.now(UTC).date().isoformat()
+        device_type = self._device_type(slot)
         measured = measurement_of(
-            placement.estimate, rest_bytes=rest_bytes, peak_bytes=tenure.report.peak_bytes, when=when
+            placement.estimate,
+            rest_bytes=rest_bytes,
+            peak_bytes=tenure.report.peak_bytes,
+            when=when,
+            device_type=device_type,
+            held=tenure.report.held,
         )
-        self._store.save_measurement(key, the_larger(self._store.measurement(key), measured))
+        for name in (key, type_key(key, device_type)):
+            self._store.save_measurement(name, the_larger(self._store.measurement(name), measured))
+
+    def _device_type(self, slot: Slot) -> str:
+        """Product of the first device that `slot` lies on."""
+        assert self.state.inventory is not None
+        seats = {seat.device for seat in slot.seats}
+        return next((device.product for device in self.state.inventory.devices if device.id in seats), "")
 
     @property
     def plan(self) -> Plan:

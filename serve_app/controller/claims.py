@@ -9,6 +9,7 @@ from pathlib import Path
 from placement.inventory import DeviceKind
 from serve_app.engines.spec import EngineArguments
 from serve_app.fleet.groups import Seat
+from serve_app.fleet.measurements import HeldBytes
 from tracing.metrics import Delta
 
 
@@ -92,6 +93,8 @@ class ReadyReport:
     load_s: float
     measured_bytes: int
     peak_bytes: int
+    held: HeldBytes | None = None
+    """What the engine finds that it holds; None where it does not look."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,6 +13,7 @@ from typing import Protocol
 
 from placement.inventory import DeviceKind
 from serve_app.engines.spec import EngineArguments
+from serve_app.fleet.measurements import HeldBytes
 
 
 class Endpoint(StrEnum):
@@ -63,6 +64,9 @@ class Engine(Protocol):
 
     async def answer(self, endpoint: Endpoint, body: bytes, headers: Mapping[str, str]) -> Unary | Stream:
         """Run one request. Cancelling the call, or closing the stream, aborts it in the engine."""
+
+    async def held_bytes(self) -> HeldBytes | None:
+        """Weights and KV cache that the started engine finds in its hands; None where it cannot look."""
 
     def alive(self) -> bool: ...
 

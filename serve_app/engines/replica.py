@@ -147,11 +147,16 @@ class EngineReplica:
             with operation(names.LOAD_MODEL_SPAN.format(self._model)):
                 await self._engine.start()
                 await self._engine.warm_up()
+            held = await self._engine.held_bytes()
             load_s = time.monotonic() - began_s
             server = HttpServer(self._app)
             await server.start(host=own_address())
         report = ReadyReport(
-            url=server.url, load_s=load_s, measured_bytes=sampler.last_bytes, peak_bytes=sampler.peak_bytes
+            url=server.url,
+            load_s=load_s,
+            measured_bytes=sampler.last_bytes,
+            peak_bytes=sampler.peak_bytes,
+            held=held,
         )
         return server, report
 

@@ -29,6 +29,7 @@ from vllm.v1.engine.async_llm import AsyncLLM
 from placement.inventory import DeviceKind
 from placement.units import GIB
 from serve_app.engines.protocol import Endpoint, EngineLaunch, Stream, Unary
+from serve_app.fleet.measurements import HeldBytes
 from tracing.vllm_spans import spare_statistics, use_process_provider
 
 _EXIT_WAIT_S = 10.0
@@ -96,6 +97,14 @@ class VllmEngine:
             await llm.collective_rpc("commit_kv_cache")
         tasks = await llm.get_supported_tasks()
         await init_app_state(llm, self._state, args, tasks)
+
+    async def held_bytes(self) -> HeldBytes | None:
+        """Of the rank that holds most."""
+        if self._llm is None:
+            return None
+        ranks = await self._llm.collective_rpc("held_bytes")
+        weights, kv_cache = max(ranks, key=lambda rank: (rank[0] or 0) + rank[1])
+        return HeldBytes(weights_bytes=weights, kv_cache_bytes=kv_cache)
 
     async def warm_up(self) -> None:
         """Unary and streamed, alone and together, so that every code path has run once."""

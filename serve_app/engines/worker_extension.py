@@ -19,10 +19,27 @@ class WorkerExtension:
         The kernel gives zeroed pages only when they are first written: without this, an engine on host memory
         would go on growing to its plan while others see the room as free.
         """
-        tensors = {tensor.data_ptr(): tensor for tensor in _tensors(self.model_runner.kv_caches)}
-        for tensor in tensors.values():
+        tensors = _distinct(_tensors(self.model_runner.kv_caches))
+        for tensor in tensors:
             tensor.fill_(0)
-        return sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
+        return _bytes(tensors)
+
+    def held_bytes(self) -> tuple[int | None, int]:
+        """Bytes of the weights as vLLM measured them while loading, and of the KV cache, on this rank.
+
+        The CPU build measures no weights, and the model's parameters do not tell: most of them lie packed in oneDNN.
+        """
+        weights: int | None = getattr(self.model_runner, "model_memory_usage", None) or None
+        return weights, _bytes(_distinct(_tensors(self.model_runner.kv_caches)))
+
+
+def _distinct(tensors: list[Any]) -> list[Any]:
+    """Each piece of memory once: tied weights, and layers that share a cache."""
+    return list({tensor.data_ptr(): tensor for tensor in tensors}.values())
+
+
+def _bytes(tensors: list[Any]) -> int:
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
 
 def _tensors(caches: Any) -> list[Any]:

@@ -2,32 +2,24 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from placement.demand import Demand
 from placement.errors import BadEngineArguments, BadHeader, UnsupportedModel
 from placement.estimate import (
     Measurement,
     ModelSpec,
-    SafetensorsHeader,
     estimate_replica,
-    header_bytes_needed,
+    loadable_bytes_from_headers,
     model_spec,
-    parse_safetensors_header,
-    weights_bytes_from_headers,
 )
 from placement.inventory import DeviceKind
-from placement.safetensors_header import LENGTH_BYTES
 from serve_app.config.load import ARGS_LOCATION
 from serve_app.config.problems import ConfigError, Problem, path_text, value_text
 from serve_app.config.settings import DeviceChoice, ModelSettings, Settings
-from serve_app.errors import CheckpointRefused, ModelUnsupported
-
-CONFIG_NAME = "config.json"
-MAX_CONFIG_BYTES = 2**20
+from serve_app.errors import ModelUnsupported
+from serve_app.fleet.model_files import read_config, read_headers, refused
 
 
 def demand_of(
@@ -45,7 +37,7 @@ def demand_of(
     estimated, ConfigError for arguments no engine would start with.
     """
     spec = read_spec(checkpoint, dtype=model.dtype)
-    weights = stored_weights_bytes(checkpoint, dtype_bytes=spec.dtype_bytes)
+    weights = loadable_weights_bytes(checkpoint, spec)
     kind = kind or device_kind(settings.fleet.devices)
     return demand_from_spec(model, spec, weights_bytes=weights, kind=kind, measured=measured)
 
@@ -102,64 +94,32 @@ def device_kind(choice: DeviceChoice) -> DeviceKind:
 
 def read_spec(checkpoint: Path, *, dtype: str) -> ModelSpec:
     """Raises: CheckpointRefused when config.json cannot be read, ModelUnsupported when it is of an unknown kind."""
-    return spec_of(_config(checkpoint), dtype=dtype, origin=str(checkpoint))
+    return spec_of(read_config(checkpoint), dtype=dtype, origin=str(checkpoint), weights_known=True)
 
 
-def spec_of(config: Mapping[str, object], *, dtype: str, origin: str) -> ModelSpec:
-    """`origin` says in the error where the config is from. Raises: ModelUnsupported."""
+def spec_of(
+    config: Mapping[str, object], *, dtype: str, origin: str, kv_dtype: str = "auto", weights_known: bool = False
+) -> ModelSpec:
+    """`origin` says in the error where the config is from; the rest as for `model_spec`. Raises: ModelUnsupported."""
     try:
-        return model_spec(config, dtype=dtype)
+        return model_spec(config, dtype=dtype, kv_dtype=kv_dtype, weights_known=weights_known)
     except UnsupportedModel as error:
         raise ModelUnsupported(
             f"The size of the model in {origin} cannot be estimated: {error}.",
             expected="A decoder-only model of a known kind.",
-            advice="Serve another model, or add its kind to placement/model_spec.py.",
+            advice="Serve another model, or add its family to placement/families.py.",
         ) from error
 
 
-def stored_weights_bytes(checkpoint: Path, *, dtype_bytes: int) -> int:
-    """Bytes of all weights in the engine's number format, exact by the headers. Raises: CheckpointRefused."""
-    files = sorted(checkpoint.glob("*.safetensors"))
-    if not files:
-        raise _refused(checkpoint, "it has no .safetensors file")
+def loadable_weights_bytes(checkpoint: Path, spec: ModelSpec) -> int:
+    """Bytes of the weights as the engine loads them, exact by the headers. Raises: CheckpointRefused."""
     try:
-        return weights_bytes_from_headers([_header(path) for path in files], float_bytes=dtype_bytes)
-    except (BadHeader, OSError) as error:
-        raise _refused(checkpoint, str(error)) from error
-
-
-def _header(path: Path) -> SafetensorsHeader:
-    with path.open("rb") as file:
-        first = file.read(LENGTH_BYTES)
-        rest = file.read(header_bytes_needed(first) - len(first))
-    try:
-        return parse_safetensors_header(first + rest, file_bytes=path.stat().st_size)
+        return loadable_bytes_from_headers(spec, read_headers(checkpoint))
     except BadHeader as error:
-        raise BadHeader(f"{path.name}: {error}") from error
-
-
-def _config(checkpoint: Path) -> Mapping[str, Any]:
-    path = checkpoint / CONFIG_NAME
-    try:
-        if path.stat().st_size > MAX_CONFIG_BYTES:
-            raise _refused(checkpoint, f"its {CONFIG_NAME} is larger than {MAX_CONFIG_BYTES} bytes")
-        config = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError) as error:
-        raise _refused(checkpoint, f"its {CONFIG_NAME} cannot be read ({error})") from error
-    if not isinstance(config, dict):
-        raise _refused(checkpoint, f"its {CONFIG_NAME} holds no JSON object")
-    return config
+        raise refused(checkpoint, str(error)) from error
 
 
 def _bad_argument(model: ModelSettings, error: BadEngineArguments) -> ConfigError:
     path = f"{path_text(ARGS_LOCATION)}.{model.path}.{error.key}"
     value = getattr(model, error.key, None)
     return ConfigError("cluster.yaml", [Problem(path=path, what=f"is {value_text(value)}: {error}", expected="")])
-
-
-def _refused(checkpoint: Path, why: str) -> CheckpointRefused:
-    return CheckpointRefused(
-        f"Checkpoint {checkpoint} is refused: {why}.",
-        expected="A directory with config.json and whole safetensors files.",
-        advice="Copy the checkpoint again from where it was made.",
-    )

