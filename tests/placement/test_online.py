@@ -82,6 +82,10 @@ class TestChoice:
         assert seats(placer, part(600)) == ["y:0"]
         assert seats(placer, part(500), part(300), part(500)) == ["x:0", "y:0", "x:0"]
 
+    def test_the_last_hundredth_is_given_away(self) -> None:
+        placer = OnlinePlacer([node("x")])
+        assert seats(placer, part(900), part(90), part(10), part(1)) == ["x:0", "x:0", "x:0", "-"]
+
     def test_what_has_arrived_is_learnt_like_what_was_known(self) -> None:
         """The same choice as in the first law, and not that of the tightest device."""
         arrived = [part(300)] * (16 * FIRST_LEARNT - 3) + [part(100), part(600), part(700)]
