@@ -1,0 +1,164 @@
+"""What of a node's free devices would stay idle, looking ahead over sampled futures.
+
+For every future the node takes what fits, in order, each part of a device on the tightest one. The mean of what is then
+left is the node's *waste*. It sees what a snapshot cannot: that cores run out before devices do, that 190 left on
+a device will hardly ever be asked for. Knows free room only, not which node or device it is.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right, insort
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from placement.ask import WHOLE_DEVICE_MILLIS, Ask
+from placement.mix import Futures
+
+CPU_STEP_MILLIS = 2000
+"""Waste is computed on this grid of free cores and drawn straight between."""
+
+MAX_KEPT = 200_000
+"""Remembered wastes; past it all are forgotten."""
+
+Gaps = tuple[int, ...]
+"""Free millis of a node's devices, ascending, without the full ones."""
+
+
+class _Arrival(NamedTuple):
+    cpu_millis: int
+    num_devices: int
+    device_millis: int
+
+
+class _Future(NamedTuple):
+    """Arrivals, and sets of their positions as bits.
+
+    `wants_device` are those that want any; `within_gap[i]` those that want at most the i-th smallest part of a device,
+    `within_cpu[i]` likewise.
+    """
+
+    arrivals: tuple[_Arrival, ...]
+    wants_device: int
+    within_gap: tuple[int, ...]
+    within_cpu: tuple[int, ...]
+
+
+class _Outcome(NamedTuple):
+    """`waste_millis` idle at the end, and the most cores that any future took."""
+
+    waste_millis: float
+    max_cpu_millis: int
+
+
+class Lookahead:
+    """Waste of free room for one device type; the same question has the same answer."""
+
+    def __init__(self, futures: Futures, device_type: str) -> None:
+        allowed = [[ask for ask in future if _is_allowed(ask, device_type)] for future in futures]
+        asks = [ask for future in allowed for ask in future]
+        self._gap_limits = sorted({ask.device_millis for ask in asks})
+        self._cpu_limits = sorted({ask.cpu_millis for ask in asks})
+        self._futures = [self._prepare(future) for future in allowed]
+        self._cpu_of_all = max((sum(ask.cpu_millis for ask in future) for future in allowed), default=0)
+        self._useful = _useful_millis({ask.device_millis for ask in asks if ask.num_devices})
+        self._unbound: dict[Gaps, _Outcome] = {}
+        self._bound: dict[tuple[Gaps, int], float] = {}
+
+    def waste_millis(self, gaps: Gaps, cpu_millis: int) -> float:
+        """Device millis that are expected to stay idle of `gaps` with so many cores beside them."""
+        usable = self._usable(gaps)
+        useless_millis = sum(gaps) - sum(usable)
+        return useless_millis + self._waste_of_usable(usable, cpu_millis) if usable else useless_millis
+
+    def _usable(self, gaps: Gaps) -> Gaps:
+        """Gaps cut down to what asks can add up to: 70 where only 50 and 810 are ever asked for is as good as 50."""
+        useful = self._useful
+        usable = [useful[gap] for gap in gaps]
+        return tuple(sorted(gap for gap in usable if gap))
+
+    def _waste_of_usable(self, gaps: Gaps, cpu_millis: int) -> float:
+        unbound = self._unbound.get(gaps)
+        if unbound is None:
+            unbound = self._unbound[gaps] = self._fill(gaps, self._cpu_of_all)
+        if cpu_millis >= unbound.max_cpu_millis:
+            return unbound.waste_millis
+        step, rest = divmod(cpu_millis, CPU_STEP_MILLIS)
+        low = self._on_grid(gaps, step, unbound)
+        return low + (self._on_grid(gaps, step + 1, unbound) - low) * rest / CPU_STEP_MILLIS if rest else low
+
+    def _on_grid(self, gaps: Gaps, step: int, unbound: _Outcome) -> float:
+        if step * CPU_STEP_MILLIS >= unbound.max_cpu_millis:
+            return unbound.waste_millis
+        waste = self._bound.get((gaps, step))
+        if waste is None:
+            if len(self._bound) >= MAX_KEPT:
+                self._bound.clear()
+                self._unbound.clear()
+            waste = self._bound[gaps, step] = self._fill(gaps, step * CPU_STEP_MILLIS).waste_millis
+        return waste
+
+    def _prepare(self, future: list[Ask]) -> _Future:
+        arrivals = tuple(_Arrival(ask.cpu_millis, ask.num_devices, ask.device_millis) for ask in future)
+        return _Future(
+            arrivals,
+            _bits(arrival.num_devices > 0 for arrival in arrivals),
+            (0, *(_bits(arrival.device_millis <= limit for arrival in arrivals) for limit in self._gap_limits)),
+            (0, *(_bits(arrival.cpu_millis <= limit for arrival in arrivals) for limit in self._cpu_limits)),
+        )
+
+    def _fill(self, gaps: Gaps, cpu_millis: int) -> _Outcome:
+        if not self._futures:
+            return _Outcome(float(sum(gaps)), 0)
+        outcomes = [self._fill_one(future, list(gaps), cpu_millis) for future in self._futures]
+        return _Outcome(
+            sum(left for left, _ in outcomes) / len(outcomes), cpu_millis - min(cpu_left for _, cpu_left in outcomes)
+        )
+
+    def _fill_one(self, future: _Future, gaps: list[int], cpu_millis: int) -> tuple[int, int]:
+        """Millis and cores left after one future. What no longer fits never fits again, so its bit is dropped."""
+        arrivals, wants_device, within_gap, within_cpu = future
+        gap_limits, cpu_limits = self._gap_limits, self._cpu_limits
+        ahead = within_gap[bisect_right(gap_limits, gaps[-1])] & within_cpu[bisect_right(cpu_limits, cpu_millis)]
+        while ahead & wants_device:
+            first = ahead & -ahead
+            ahead ^= first
+            cpu, num_devices, millis = arrivals[first.bit_length() - 1]
+            if num_devices == 1:
+                _take_part(gaps, millis)
+            elif num_devices and not _take_whole(gaps, num_devices):
+                continue
+            if not gaps:
+                return 0, cpu_millis - cpu
+            cpu_millis -= cpu
+            ahead &= within_gap[bisect_right(gap_limits, gaps[-1])] & within_cpu[bisect_right(cpu_limits, cpu_millis)]
+        return sum(gaps), cpu_millis
+
+
+def _take_part(gaps: list[int], millis: int) -> None:
+    left = gaps.pop(bisect_left(gaps, millis)) - millis
+    if left:
+        insort(gaps, left)
+
+
+def _take_whole(gaps: list[int], num_devices: int) -> bool:
+    """False, and nothing taken, if fewer devices than wanted are wholly free."""
+    if len(gaps) - bisect_left(gaps, WHOLE_DEVICE_MILLIS) < num_devices:
+        return False
+    del gaps[-num_devices:]
+    return True
+
+
+def _useful_millis(asked: set[int]) -> list[int]:
+    """By free millis of a device: the most of it that any of these asks together can take."""
+    useful = [0] * (WHOLE_DEVICE_MILLIS + 1)
+    for millis in range(1, WHOLE_DEVICE_MILLIS + 1):
+        useful[millis] = max((part + useful[millis - part] for part in asked if part <= millis), default=0)
+    return useful
+
+
+def _bits(flags: Iterable[bool]) -> int:
+    return sum(1 << position for position, flag in enumerate(flags) if flag)
+
+
+def _is_allowed(ask: Ask, device_type: str) -> bool:
+    return not ask.num_devices or not ask.device_types or device_type in ask.device_types
