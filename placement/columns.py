@@ -1,0 +1,237 @@
+"""How many devices of each sort get which pattern: a linear program whose columns are made as they are needed.
+
+A `Kind` is a number of replicas that are alike, a `Sort` a number of devices that are alike, a pattern what one device
+of a sort holds. The program is relaxed (devices may be cut), so its value bounds every whole answer. The bound handed
+out does not lean on the program's floating point: it is worked out in whole numbers from its rounded duals
+(Lagrange), and holds for whatever duals they are.
+
+Knows nothing of demands, priorities or goals: an `Aim` says what is worth what.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from math import floor
+from typing import NamedTuple
+
+from ortools.linear_solver import pywraplp
+
+from placement.fill import Fill, Thing, best_fill
+
+SCALE = 10**9
+"""Whole parts of a unit in the duals."""
+TOLERANCE = SCALE // 10**6
+"""A column must be better than the others by so much to be added."""
+MAX_ROUNDS = 2000
+MAX_COLUMNS = 4
+"""Columns of one sort added in one round, no two with a kind in common."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kind:
+    """`num` replicas, at most `most` of them on one device; `num_running` of them run already."""
+
+    rest_bytes: int
+    start_bytes: int
+    num: int
+    most: int
+    num_running: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sort:
+    """`num` devices with `room` bytes, before the largest start, and a neighbour's `start` on each of them.
+
+    `takes` are the numbers of the kinds that may lie there; `is_open` where a share lies already.
+    """
+
+    room: int
+    start: int
+    num: int
+    takes: frozenset[int]
+    is_open: bool = False
+
+
+class Worth(NamedTuple):
+    """What a replica of each kind counts: one of those running, and one that is new."""
+
+    running: tuple[int, ...]
+    new: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Aim:
+    """Greatest `worth` less `per_device` for every device opened, while each of `held` stays at least at its value."""
+
+    worth: Worth
+    per_device: int = 0
+    held: tuple[tuple[Worth, int], ...] = ()
+
+
+class Column(NamedTuple):
+    sort: int
+    fill: Fill
+
+
+@dataclass(slots=True)
+class Work:
+    """What may still be spent: nodes of the search for fills, and what a round of the program is put at."""
+
+    left: int
+
+    def spend(self, num: int) -> None:
+        self.left -= num
+
+    @property
+    def is_done(self) -> bool:
+        return self.left <= 0
+
+
+@dataclass(slots=True)
+class Relaxed:
+    """The state of the program: `value` of its last solution, `bound` that no whole answer exceeds."""
+
+    value: float = float("-inf")
+    bound: int | None = None
+    amounts: list[float] = field(default_factory=list)
+    """Devices per column, of the last solution."""
+
+
+class Master:
+    """The program over the columns known so far. Maximizes; `fix` puts devices aside as decided."""
+
+    def __init__(self, kinds: Sequence[Kind], sorts: Sequence[Sort], aim: Aim) -> None:
+        self.kinds, self.sorts, self.aim = tuple(kinds), tuple(sorts), aim
+        self.columns = list[Column]()
+        self._known = set[Column]()
+        self.fixed_kinds = [0] * len(kinds)
+        self.fixed_sorts = [0] * len(sorts)
+        self._build()
+
+    def _build(self) -> None:
+        self._lp = lp = pywraplp.Solver.CreateSolver("GLOP")
+        lp.SetSolverSpecificParametersAsString("use_preprocessing: false")
+        self._amounts = list[pywraplp.Variable]()
+        self._running = [lp.NumVar(0, kind.num_running, "") for kind in self.kinds]
+        self._new = [lp.NumVar(0, kind.num - kind.num_running, "") for kind in self.kinds]
+        self._covers = [lp.Constraint(0, lp.infinity()) for _ in self.kinds]
+        for cover, running, new in zip(self._covers, self._running, self._new, strict=True):
+            cover.SetCoefficient(running, -1)
+            cover.SetCoefficient(new, -1)
+        self._limits = [lp.Constraint(-lp.infinity(), sort.num) for sort in self.sorts]
+        self._holds = [lp.Constraint(value, lp.infinity()) for _, value in self.aim.held]
+        for hold, (worth, _) in zip(self._holds, self.aim.held, strict=True):
+            self._weigh(hold, worth)
+        self._weigh(lp.Objective(), self.aim.worth)
+        lp.Objective().SetMaximization()
+
+    def _weigh(self, row: pywraplp.Constraint | pywraplp.Objective, worth: Worth) -> None:
+        for variables, counts in ((self._running, worth.running), (self._new, worth.new)):
+            for variable, count in zip(variables, counts, strict=True):
+                if count:
+                    row.SetCoefficient(variable, count)
+
+    def cost(self, sort: int) -> int:
+        return 0 if self.sorts[sort].is_open else self.aim.per_device
+
+    def add(self, column: Column) -> bool:
+        """False when it was there already."""
+        if column in self._known:
+            return False
+        self._known.add(column)
+        self.columns.append(column)
+        amount = self._lp.NumVar(0, self._lp.infinity(), "")
+        self._amounts.append(amount)
+        for number, count in column.fill:
+            self._covers[number].SetCoefficient(amount, count)
+        self._limits[column.sort].SetCoefficient(amount, 1)
+        if self.cost(column.sort):
+            self._lp.Objective().SetCoefficient(amount, -self.cost(column.sort))
+        return True
+
+    def fix(self, column: Column, times: int) -> None:
+        """Decide that so many devices more hold this column; a negative number takes it back."""
+        self.fixed_sorts[column.sort] += times
+        self._limits[column.sort].SetUb(self.sorts[column.sort].num - self.fixed_sorts[column.sort])
+        for number, count in column.fill:
+            self.fixed_kinds[number] += count * times
+            self._covers[number].SetLb(-self.fixed_kinds[number])
+
+    def left_of(self, number: int) -> int:
+        """Replicas of a kind that no fixed column holds."""
+        return max(0, self.kinds[number].num - self.fixed_kinds[number])
+
+    def relax(self, work: Work, *, enough: int | None = None) -> Relaxed | None:
+        """Solve, making columns until none is better, the work is spent or the rounded value is proven.
+
+        `enough`: also stop when the bound shows that no answer is worth more than this. None when nothing satisfies
+        what is held and fixed.
+        """
+        state = Relaxed()
+        for _ in range(MAX_ROUNDS):
+            if self._lp.Solve() != pywraplp.Solver.OPTIMAL:
+                return None
+            state.value = self._lp.Objective().Value() - self._fixed_cost()
+            state.amounts = [amount.solution_value() for amount in self._amounts]
+            work.spend(50 + len(self.kinds))
+            better = self._price(state, work)
+            added = [self.add(column) for column in better]
+            if not any(added) or work.is_done or self._is_settled(state, enough):
+                break
+        return state
+
+    def _fixed_cost(self) -> int:
+        return sum(self.cost(sort) * times for sort, times in enumerate(self.fixed_sorts))
+
+    def _is_settled(self, state: Relaxed, enough: int | None) -> bool:
+        if state.bound is None:
+            return False
+        return state.bound <= floor(state.value + 1e-6) or (enough is not None and state.bound <= enough)
+
+    def _price(self, state: Relaxed, work: Work) -> list[Column]:
+        """Columns that would better the solution; lowers `state.bound` where the duals show it."""
+        duals = [max(0, round(-cover.dual_value() * SCALE)) for cover in self._covers]
+        holds = [max(0, round(-hold.dual_value() * SCALE)) for hold in self._holds]
+        bound, better = self._without_devices(duals, holds), list[Column]()
+        for number, sort in enumerate(self.sorts):
+            left = sort.num - self.fixed_sorts[number]
+            if left <= 0:
+                continue
+            things = self._things(sort, duals)
+            cost = self.cost(number) * SCALE
+            above = cost + TOLERANCE + max(0, round(self._limits[number].dual_value() * SCALE))
+            found = best_fill(things, room=sort.room, start=sort.start)
+            work.spend(found.work)
+            bound += left * max(0, found.bound - cost)
+            for _ in range(MAX_COLUMNS):
+                if found.value <= above:
+                    break
+                better.append(Column(number, found.fill))
+                used = {kind for kind, _ in found.fill}
+                things = [thing for thing in things if thing.number not in used]
+                found = best_fill(things, room=sort.room, start=sort.start)
+                work.spend(found.work)
+        whole = bound // SCALE - self._fixed_cost()
+        state.bound = whole if state.bound is None else min(state.bound, whole)
+        return better
+
+    def _things(self, sort: Sort, duals: Sequence[int]) -> list[Thing]:
+        return [
+            Thing(number, duals[number], kind.rest_bytes, kind.start_bytes, min(kind.most, self.left_of(number)))
+            for number, kind in enumerate(self.kinds)
+            if duals[number] and number in sort.takes
+        ]
+
+    def _without_devices(self, duals: Sequence[int], holds: Sequence[int]) -> int:
+        """The part of Lagrange's bound that no device has a share in, in parts of SCALE."""
+        bound = sum(dual * fixed for dual, fixed in zip(duals, self.fixed_kinds, strict=True))
+        bound -= sum(dual * value for dual, (_, value) in zip(holds, self.aim.held, strict=True))
+        for number, kind in enumerate(self.kinds):
+            for counts, most in (("running", kind.num_running), ("new", kind.num - kind.num_running)):
+                worth = getattr(self.aim.worth, counts)[number] * SCALE - duals[number]
+                worth += sum(
+                    dual * getattr(held, counts)[number] for dual, (held, _) in zip(holds, self.aim.held, strict=True)
+                )
+                bound += max(0, worth) * most
+        return bound

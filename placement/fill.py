@@ -1,0 +1,123 @@
+"""The most valuable fill of one device: a knapsack in which only the largest start counts.
+
+Bytes are put on a grid, so that the work is bounded whatever the sizes are: rounded up for a fill, which therefore
+always fits, and down for the bound, which no fill exceeds. Where all sizes are multiples of something coarse enough the
+grid is exact and both agree. Starts go by levels, for each level the fills whose largest start lies in it.
+
+Knows nothing of demands, goals or linear programs, and has no limit in time: the grid is the limit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from math import gcd
+from typing import NamedTuple
+
+from ortools.algorithms.python import knapsack_solver
+
+GRID = 4000
+"""Steps a device's room is divided in, unless its sizes share a coarser unit."""
+MAX_LEVELS = 6
+MOST_VALUE = 10**15
+CELLS_PER_WORK = 1000
+
+Fill = tuple[tuple[int, int], ...]
+"""(number of the thing, how many of it), ascending numbers, every count at least 1."""
+
+
+class Thing(NamedTuple):
+    """Up to `most` of these may lie on the device; `number` is the caller's."""
+
+    number: int
+    value: int
+    rest_bytes: int
+    start_bytes: int
+    most: int
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """The best fill known, its `value`, and the `bound` that no fill exceeds; `work` as `Work` counts it."""
+
+    fill: Fill
+    value: int
+    bound: int
+    work: int
+
+
+class _Level(NamedTuple):
+    """Fills whose largest start, the neighbour's included, is above `above` and at most `most`."""
+
+    least: int
+    most: int
+
+
+def best_fill(things: Sequence[Thing], *, room: int, start: int) -> Found:
+    """The most valuable fill of `room` bytes, the largest start included, beside a neighbour's `start`."""
+    fitting = [t for t in things if t.most > 0 and t.value > 0 and t.rest_bytes + max(start, t.start_bytes) <= room]
+    best = Found((), 0, 0, 1)
+    for level in _levels(sorted({max(start, thing.start_bytes) for thing in fitting})):
+        found = _of_level([t for t in fitting if t.start_bytes <= level.most], level, room)
+        better = found if found.value > best.value else best
+        best = Found(better.fill, better.value, max(found.bound, best.bound), best.work + found.work)
+    return best
+
+
+def _levels(starts: Sequence[int]) -> Iterator[_Level]:
+    num = min(MAX_LEVELS, len(starts))
+    for number in range(num):
+        members = starts[number * len(starts) // num : (number + 1) * len(starts) // num]
+        yield _Level(members[0], members[-1])
+
+
+def _of_level(things: Sequence[Thing], level: _Level, room: int) -> Found:
+    """Exact when the best fill on the grid that rounds down fits in bytes too; else what the other grid gives."""
+    most = room - level.most
+    unit = gcd(*(thing.rest_bytes for thing in things))
+    if unit and most // unit <= GRID and level.least == level.most:
+        return _dynamic(things, [thing.rest_bytes // unit for thing in things], most // unit)
+    rooms = [room - max(level.least, thing.start_bytes) for thing in things]
+    down = [thing.rest_bytes * GRID // max(1, own) for thing, own in zip(things, rooms, strict=True)]
+    loose = _dynamic(things, down, GRID)
+    if _fits(things, loose.fill, room, level):
+        return loose
+    up = [-(-thing.rest_bytes * GRID // max(1, most)) for thing in things]
+    tight = _dynamic(things, up, GRID)
+    return Found(tight.fill, tight.value, loose.value, loose.work + tight.work)
+
+
+def _fits(things: Sequence[Thing], fill: Fill, room: int, level: _Level) -> bool:
+    by_number = {thing.number: thing for thing in things}
+    rest = sum(by_number[number].rest_bytes * count for number, count in fill)
+    return rest + max([level.least, *(by_number[number].start_bytes for number, _ in fill)]) <= room
+
+
+def _dynamic(things: Sequence[Thing], sizes: Sequence[int], capacity: int) -> Found:
+    """By dynamic programming; a thing that may lie there often becomes bundles of 1, 2, 4, ... of it."""
+    bundles = [
+        (position, count)
+        for position, (thing, size) in enumerate(zip(things, sizes, strict=True))
+        for count in _powers(thing.most if size == 0 else min(thing.most, capacity // size))
+    ]
+    solver = knapsack_solver.KnapsackSolver(
+        knapsack_solver.SolverType.KNAPSACK_DYNAMIC_PROGRAMMING_SOLVER, "fill of a device"
+    )
+    values = [min(MOST_VALUE, things[position].value * count) for position, count in bundles]
+    solver.init(values, [[sizes[position] * count for position, count in bundles]], [capacity])
+    value = solver.solve()
+    counts = dict[int, int]()
+    for bundle, (position, count) in enumerate(bundles):
+        if solver.best_solution_contains(bundle):
+            number = things[position].number
+            counts[number] = counts.get(number, 0) + count
+    return Found(tuple(sorted(counts.items())), value, value, 1 + len(bundles) * (capacity + 50) // CELLS_PER_WORK)
+
+
+def _powers(most: int) -> Iterator[int]:
+    """Numbers that add up to every number from 0 to `most`."""
+    power = 1
+    while most > 0:
+        yield min(power, most)
+        most -= power
+        power *= 2
