@@ -1,118 +1,249 @@
-"""A fast answer for any size: priority order, keep what runs, then the best fitting device set.
+"""A fast answer for any size: priority after priority, keep what runs, then the best fitting device set.
 
 Because a demand only ever sees the shares of demands served before it, a lower priority can never push out a
-higher one. Not always optimal within one priority; `exact.py` is, where the instance is small enough.
+higher one; because all that runs of a priority is kept before anything of it is placed, neither can an equal.
+Not always optimal within one priority; `exact.py` is, where the instance is small enough.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
-from itertools import combinations
+from collections.abc import Callable, Iterator, Sequence
+from heapq import heapify, heappop, heappush
+from itertools import combinations, groupby
 from math import comb
-from typing import NamedTuple
 
-from placement.feasible import EMPTY, Load, fits
+from placement.feasible import Load
 from placement.policy import Goal
-from placement.problem import Answer, DeviceSet, Problem, loads_of, set_cost
+from placement.problem import Answer, DeviceSet, Problem, set_cost
+from placement.squeeze import squeeze_in
+from placement.table import Table
+
+SOLVER = "greedy"
 
 MAX_SETS_PER_NODE = 256
 """Beyond this many sets of one node, only the set grown around each device is tried."""
 
+MAX_REFILLED = 200_000
+"""Demands x devices above which a filling that refuses something is not tried again in other orders."""
 
-class _Scored(NamedTuple):
-    """Smaller is better; ties go to the first devices of the inventory."""
+Item = tuple[float, float, float, float, float, float, DeviceSet]
+"""A score, smaller is better, and the set it belongs to; ties go to the first devices of the inventory."""
 
-    score: tuple[float, ...]
-    devices: DeviceSet
+Order = Callable[[Problem, int], float]
+"""Within a priority, demands with smaller figures are placed first."""
 
-
-class _Table:
-    """The state while placing: `placed` loads, `pending` loads of lower priorities that run and may stay.
-
-    `siblings` counts the replicas of the demand in hand per device.
-    """
-
-    def __init__(self, problem: Problem) -> None:
-        self.problem = problem
-        self.placed = [EMPTY for _ in problem.devices]
-        self.pending = self.placed
-        self.siblings: Counter[int] = Counter()
-
-    def turn_to(self, index: int) -> None:
-        """The next demand: its own replicas wait no longer, those after it still do."""
-        waiting = [
-            sets[: demand.num_replicas] if later > index else ()
-            for later, (demand, sets) in enumerate(zip(self.problem.demands, self.problem.running, strict=True))
-        ]
-        self.pending = loads_of(self.problem, waiting) if any(waiting) else [EMPTY for _ in self.problem.devices]
-        self.siblings = Counter()
-
-    def fits(self, number: int, need: Load) -> bool:
-        return fits(self.problem.budgets[number], self.placed[number], need)
-
-    def displaces(self, number: int, need: Load) -> bool:
-        """True if a running replica of lower priority would have to leave this device."""
-        pending = self.pending[number]
-        both = self.placed[number].plus(pending)
-        return pending != EMPTY and not fits(self.problem.budgets[number], both, need)
-
-    def left_bytes(self, number: int, need: Load) -> int:
-        return self.problem.budgets[number] - self.placed[number].plus(need).peak_bytes
-
-    def place(self, devices: DeviceSet, need: Load) -> None:
-        for number in devices:
-            self.placed[number] = self.placed[number].plus(need)
-        self.siblings.update(devices)
+ORDERS: tuple[Order, ...] = (
+    lambda problem, index: index,
+    lambda problem, index: -problem.needs[index].peak_bytes * problem.demands[index].tensor_parallel,
+    lambda problem, index: problem.needs[index].peak_bytes / problem.weights[index],
+)
+"""As asked, the largest first, the most served per byte first; later ones only where something was refused."""
 
 
 def solve_greedy(problem: Problem) -> Answer:
-    table, sets = _Table(problem), []
-    for index in range(len(problem.demands)):
-        table.turn_to(index)
-        kept = _keep_running(table, index)
-        sets.append(
-            tuple(kept + _place_missing(table, index, num_missing=problem.demands[index].num_replicas - len(kept)))
-        )
-    return Answer(tuple(sets), "greedy", None)
+    """The best of a few fillings; the first when they are equal."""
+    table = _fill(problem, ORDERS[0], may_squeeze=False)
+    if _serves_all(table):
+        return _answer(table)
+    orders = ORDERS if len(problem.demands) * len(problem.devices) <= MAX_REFILLED else ORDERS[:1]
+    tables = [table, *(_fill(problem, order, may_squeeze=False) for order in orders[1:])]
+    if any(problem.max_offloads):
+        tables += [_fill(problem, order, may_squeeze=True) for order in orders]
+    return _answer(max(tables, key=_worth))
 
 
-def _keep_running(table: _Table, index: int) -> list[DeviceSet]:
-    demand, need, kept = table.problem.demands[index], table.problem.needs[index], list[DeviceSet]()
-    for devices in table.problem.running[index]:
-        if len(kept) < demand.num_replicas and all(table.fits(number, need) for number in devices):
-            table.place(devices, need)
-            kept.append(devices)
-    return kept
+def _serves_all(table: Table) -> bool:
+    return all(len(s) == d.num_replicas for s, d in zip(table.shares, table.problem.demands, strict=True))
 
 
-def _place_missing(table: _Table, index: int, *, num_missing: int) -> list[DeviceSet]:
-    """The best set of each node is remembered, and sought anew only in the node that was just placed on."""
-    placed = list[DeviceSet]()
-    bests = [_best_of_node(table, index, usable) for usable in table.problem.usable] if num_missing > 0 else []
-    while len(placed) < num_missing:
-        best = min((best for best in bests if best), default=None)
-        if best is None:
-            break
-        table.place(best.devices, table.problem.needs[index])
-        placed.append(best.devices)
-        node = bests.index(best)
-        bests[node] = _best_of_node(table, index, table.problem.usable[node])
-    return placed
+def _answer(table: Table) -> Answer:
+    sets = tuple(tuple(share.devices for share in shares) for shares in table.shares)
+    offloads = tuple(tuple(share.offload_bytes for share in shares) for shares in table.shares)
+    return Answer(sets, SOLVER, None, offloads if any(map(any, offloads)) else ())
 
 
-def _best_of_node(table: _Table, index: int, usable: DeviceSet) -> _Scored | None:
-    need = table.problem.needs[index]
-    numbers = tuple(number for number in usable if table.fits(number, need))
-    sets = _sets(table.problem, numbers, table.problem.demands[index].tensor_parallel)
-    return min((_Scored(_score(table, need, devices), devices) for devices in sets), default=None)
+def _worth(table: Table) -> tuple[int, ...]:
+    """What was reached of the goals of serving, then of offload, then of staying."""
+    problem, worth = table.problem, list[int]()
+    for _, level in _levels(problem):
+        many = [(problem.weights[i], len(table.shares[i]), len(problem.running[i])) for i in level]
+        worth.append(sum(weight * min(placed, ran) for weight, placed, ran in many))
+        worth.append(sum(weight * placed for weight, placed, _ in many))
+    offloaded = sum(s.offload_bytes * len(s.devices) for shares in table.shares for s in shares)
+    return (*worth, -offloaded, sum(_num_staying(table, index) for index in range(len(problem.demands))))
 
 
-def _sets(problem: Problem, numbers: DeviceSet, size: int) -> Iterator[DeviceSet]:
-    if comb(len(numbers), size) <= MAX_SETS_PER_NODE:
-        yield from combinations(numbers, size)
-    else:
-        yield from (_grow(problem, numbers, seed, size) for seed in numbers)
+def _num_staying(table: Table, index: int) -> int:
+    runs = zip(table.problem.running[index], table.problem.running_offloads[index], strict=True)
+    return (Counter(runs) & Counter((s.devices, s.offload_bytes) for s in table.shares[index])).total()
+
+
+def _levels(problem: Problem) -> list[tuple[int, list[int]]]:
+    """Demand numbers by priority, the highest first."""
+    numbers = range(len(problem.demands))
+    return [(priority, list(level)) for priority, level in groupby(numbers, lambda i: problem.demands[i].priority)]
+
+
+def _fill(problem: Problem, order: Order, *, may_squeeze: bool) -> Table:
+    """One filling; only one that may squeeze weights into host memory keeps what runs with some of them there."""
+    table = Table(problem)
+    for _, level in _levels(problem):
+        for index in level:
+            table.pending.turn_to(index)
+        for index in level:
+            _keep_running(table, index, may_offload=may_squeeze)
+        for index in sorted(level, key=lambda index: order(problem, index)):
+            _Placing(table, index, may_squeeze=may_squeeze).run()
+    return table
+
+
+def _keep_running(table: Table, index: int, *, may_offload: bool) -> None:
+    problem = table.problem
+    for devices, offload in zip(problem.running[index], problem.running_offloads[index], strict=True):
+        wanted = len(table.shares[index]) < problem.demands[index].num_replicas
+        if wanted and (may_offload or not offload) and table.takes(index, devices, offload):
+            table.place(index, devices, offload)
+
+
+class _Placing:
+    """Places what is missing of one demand.
+
+    Sets wait by their scores in a heap, one per device, or per node where a replica takes several. A placed
+    replica makes scores of its siblings worse, never better, so a score is only made anew when it comes up.
+    """
+
+    def __init__(self, table: Table, index: int, *, may_squeeze: bool) -> None:
+        self.table = table
+        self.problem = table.problem
+        self.index = index
+        self.demand = table.problem.demands[index]
+        self.need: Load = table.problem.needs[index]
+        self.may_squeeze = may_squeeze
+        self.siblings: Counter[int] = Counter()
+        self.node_siblings: Counter[int] = Counter()
+        self.packs = table.problem.policy.goal is Goal.PACK
+        self.asks_beside = bool(self.demand.cpu_millis or self.demand.host_memory_bytes) or any(table.host)
+        self.may_displace = not table.pending.is_empty
+
+    def run(self) -> None:
+        missing = self.demand.num_replicas - len(self.table.shares[self.index])
+        if missing <= 0:
+            return
+        for share in self.table.shares[self.index]:
+            self._count(share.devices)
+        missing -= self._place_in_room(missing)
+        sets = list(self._all_sets()) if missing and self.may_squeeze else []
+        while missing and sets and squeeze_in(self.table, self.index, sets):
+            missing -= 1
+
+    def _count(self, devices: DeviceSet) -> None:
+        self.siblings.update(devices)
+        self.node_siblings[self.problem.node_of[devices[0]]] += 1
+
+    def _place_in_room(self, missing: int) -> int:
+        """How many of the missing were placed."""
+        placed, heap = 0, self._first_items()
+        heapify(heap)
+        while heap and placed < missing:
+            waiting = heappop(heap)
+            group = self._group(waiting[-1])
+            now = self._best(group)
+            if now is not None and now <= waiting:
+                self.table.place(self.index, now[-1])
+                self._count(now[-1])
+                placed += 1
+                now = self._best(group)
+            if now is not None:
+                heappush(heap, now)
+        return placed
+
+    def _group(self, devices: DeviceSet) -> DeviceSet:
+        """The devices among which another set is sought once this one is taken."""
+        if len(devices) == 1:
+            return devices
+        return self.problem.allowed[self.index][self.problem.node_of[devices[0]]]
+
+    def _first_items(self) -> list[Item]:
+        nodes = self.problem.allowed[self.index]
+        if self.demand.tensor_parallel > 1:
+            return [best for of_node in nodes if (best := self._best(of_node))]
+        fitting = self._fitting([number for of_node in nodes for number in of_node])
+        return self._scored(self._with_room_beside(fitting) if self.asks_beside else fitting)
+
+    def _fitting(self, numbers: Sequence[int]) -> list[tuple[int, int]]:
+        """Devices with room for a replica, each with the bytes it would leave."""
+        rest, start, budgets = self.table.rest, self.table.start, self.problem.budgets
+        needed, starting = self.need.rest_bytes, self.need.start_bytes
+        return [
+            (n, left)
+            for n in numbers
+            if (left := budgets[n] - rest[n] - needed - (start[n] if start[n] > starting else starting)) >= 0
+        ]
+
+    def _with_room_beside(self, fitting: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+        """Without the devices of nodes that lack the cores or the host memory; each node is looked at once."""
+        node_of, nodes, takes = self.problem.node_of, self.problem.nodes, dict[int, bool]()
+        for number, _ in fitting:
+            key = number if nodes[node_of[number]].host_devices else -1 - node_of[number]
+            if key not in takes:
+                takes[key] = self.table.node_takes(self.index, self.table.singles[number])
+        return [(n, left) for n, left in fitting if takes.get(n, takes.get(-1 - node_of[n], False))]
+
+    def _scored(self, fitting: Sequence[tuple[int, int]]) -> list[Item]:
+        """The same as `_score` for single devices, in the time that large fleets have."""
+        moved = [self.may_displace and self._displaced(self.table.singles[n]) for n, _ in fitting]
+        table, node_of, together, apart = self.table, self.problem.node_of, self.siblings, self.node_siblings
+        costs, singles, here, sizes = table.costs, table.singles, table.on_device, table.sizes
+        both = zip(fitting, moved, strict=True)
+        if self.packs:
+            return [
+                (by, together[n], costs[n], not here[n], apart[node_of[n]], left, singles[n]) for (n, left), by in both
+            ]
+        return [
+            (by, together[n], costs[n], apart[node_of[n]], -left / sizes[n], 0, singles[n]) for (n, left), by in both
+        ]
+
+    def _best(self, group: DeviceSet) -> Item | None:
+        if self.demand.tensor_parallel == 1:
+            return self._score(group) if self._takes(group) else None
+        numbers = tuple(number for number, _ in self._fitting(group))
+        return min((self._score(devices) for devices in self._sets(numbers) if self._takes(devices)), default=None)
+
+    def _takes(self, devices: DeviceSet) -> bool:
+        if any(not self.table.fits(number, self.need) for number in devices):
+            return False
+        return not self.asks_beside or self.table.node_takes(self.index, devices)
+
+    def _all_sets(self) -> Iterator[DeviceSet]:
+        for of_node in self.problem.allowed[self.index]:
+            yield from self._sets(of_node)
+
+    def _sets(self, numbers: DeviceSet) -> Iterator[DeviceSet]:
+        size = self.demand.tensor_parallel
+        if comb(len(numbers), size) <= MAX_SETS_PER_NODE:
+            yield from combinations(numbers, size)
+        else:
+            yield from (_grow(self.problem, numbers, seed, size) for seed in numbers)
+
+    def _score(self, devices: DeviceSet) -> Item:
+        node, table = self.problem.node_of[devices[0]], self.table
+        together = sum(self.siblings[number] for number in devices)
+        cost = table.costs[devices[0]] if len(devices) == 1 else set_cost(self.problem, devices)
+        lefts = self._fitting(devices)
+        if self.packs:
+            opened = sum(not table.on_device[number] for number in devices)
+            left = sum(left for _, left in lefts)
+            return (self._displaced(devices), together, cost, opened, self.node_siblings[node], left, devices)
+        fraction = min(left / table.sizes[number] for number, left in lefts)
+        return (self._displaced(devices), together, cost, self.node_siblings[node], -fraction, 0, devices)
+
+    def _displaced(self, devices: DeviceSet) -> int:
+        if not self.may_displace:
+            return 0
+        node = self.problem.node_of[devices[0]]
+        on_node = self.asks_beside and self.table.displaces_on_node(self.index, node)
+        return sum(self.table.displaces(number, self.need) for number in devices) + on_node
 
 
 def _grow(problem: Problem, numbers: DeviceSet, seed: int, size: int) -> DeviceSet:
@@ -123,20 +254,3 @@ def _grow(problem: Problem, numbers: DeviceSet, seed: int, size: int) -> DeviceS
         nearest = min(rest, key=lambda number: (set_cost(problem, (*grown, number)), number))
         grown = (*grown, nearest)
     return tuple(sorted(grown))
-
-
-def _score(table: _Table, need: Load, devices: DeviceSet) -> tuple[float, ...]:
-    displaced = sum(table.displaces(number, need) for number in devices)
-    together = sum(table.siblings[number] for number in devices)
-    shape = _pack_score if table.problem.policy.goal is Goal.PACK else _spread_score
-    return (displaced, together, set_cost(table.problem, devices), *shape(table, need, devices))
-
-
-def _pack_score(table: _Table, need: Load, devices: DeviceSet) -> tuple[float, ...]:
-    opened = sum(table.placed[number] == EMPTY for number in devices)
-    return (opened, sum(table.left_bytes(number, need) for number in devices))
-
-
-def _spread_score(table: _Table, need: Load, devices: DeviceSet) -> tuple[float, ...]:
-    totals = table.problem.devices
-    return (-min(table.left_bytes(number, need) / max(1, totals[number].total_bytes) for number in devices),)

@@ -64,8 +64,8 @@ class NodeUse(NamedTuple):
 class Problem:
     """`demands` run from the highest priority to the lowest; `needs[i]` is what one replica of
     `demands[i]` needs on each of its devices with nothing offloaded, `max_offloads[i]` how many of these bytes, per
-    device, may lie in host memory instead, `weights[i]` what one counts among those of its priority, `running[i]` where its replicas run and `running_offloads[i]` with how
-    much offloaded.
+    device, may lie in host memory instead, `weights[i]` what one counts among those of its priority, `running[i]`
+    where its replicas run and `running_offloads[i]` with how much offloaded.
 
     `usable` groups the numbers of devices that may take shares by node, `allowed[i]` those among them of a type that
     `demands[i]` takes; `nodes` and `node_of` (by device number) say what else a node has. `limits` are the devices'

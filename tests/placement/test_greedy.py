@@ -105,7 +105,7 @@ def test_the_property_finds_a_heuristic_that_ignores_health() -> None:
     """A broken `pose` that lets ailing devices in must be caught by the verifier."""
     inventory = with_device(fleet("n: 1x24GiB"), "n/gpu-0", health=DeviceHealth.LOST)
     demands = (demand("m", gib=1),)
-    blind = replace(pose(inventory, demands, Policy()), usable=((0,),))
+    blind = replace(pose(inventory, demands, Policy()), usable=((0,),), allowed=(((0,),),))
     plan = assemble(blind, solve_greedy(blind), inventory, ())
     assert verify(plan, inventory, demands, Policy()) != ()
 
