@@ -17,13 +17,16 @@ from typing import NamedTuple
 
 from ortools.linear_solver import pywraplp
 
-from placement.fill import Fill, Thing, best_fill
+from placement.fill import Fill, Fineness, Thing, best_fill
 
 SCALE = 10**9
 """Whole parts of a unit in the duals."""
 TOLERANCE = SCALE // 10**6
 """A column must be better than the others by so much to be added."""
 MAX_ROUNDS = 2000
+COARSE = (Fineness(1000, 3),)
+FINE = (*COARSE, Fineness(5000, 12))
+"""How finely columns are sought; the next is used when the one before finds none that is better."""
 MAX_COLUMNS = 4
 """Columns of one sort added in one round, no two with a kind in common."""
 
@@ -76,16 +79,38 @@ class Column(NamedTuple):
 
 @dataclass(slots=True)
 class Work:
-    """What may still be spent: nodes of the search for fills, and what a round of the program is put at."""
+    """What may still be spent, in thousands of steps of the searches for fills and of the program.
+
+    What is spent of a part is spent of the `whole` too.
+    """
 
     left: int
+    whole: Work | None = None
 
     def spend(self, num: int) -> None:
         self.left -= num
+        if self.whole is not None:
+            self.whole.spend(num)
+
+    def part(self, of: int) -> Work:
+        """One of so many even parts of what is left."""
+        return Work(self.left // of, self)
 
     @property
     def is_done(self) -> bool:
         return self.left <= 0
+
+
+class Duals(NamedTuple):
+    """Prices, in parts of SCALE: of a replica of each kind, of what is held, of a device of each sort."""
+
+    kinds: tuple[int, ...]
+    holds: tuple[int, ...]
+    sorts: tuple[int, ...]
+
+    def mixed(self, other: Duals) -> Duals:
+        """Halfway to the other."""
+        return Duals(*(tuple((a + b) // 2 for a, b in zip(*both, strict=True)) for both in zip(self, other, strict=True)))
 
 
 @dataclass(slots=True)
@@ -94,6 +119,10 @@ class Relaxed:
 
     value: float = float("-inf")
     bound: int | None = None
+    exact: int | None = None
+    """The least bound of this run, in parts of SCALE and before what is fixed is paid."""
+    is_settled: bool = False
+    """No better column was found: the value is that of the relaxed program, as far as the grid can see."""
     amounts: list[float] = field(default_factory=list)
     """Devices per column, of the last solution."""
 
@@ -107,7 +136,19 @@ class Master:
         self._known = set[Column]()
         self.fixed_kinds = [0] * len(kinds)
         self.fixed_sorts = [0] * len(sorts)
+        self._best = self._by_volume() if aim.per_device and aim.held else None
         self._build()
+
+    def _by_volume(self) -> Duals:
+        """A replica is worth its part of the roomiest device, so that no device is worth more than it costs."""
+        price = self.aim.per_device * SCALE
+        rooms = [max((s.room for s in self.sorts if k in s.takes), default=0) for k in range(len(self.kinds))]
+        rooms = [room - kind.start_bytes for room, kind in zip(rooms, self.kinds, strict=True)]
+        kinds = tuple(
+            min(price, price * kind.rest_bytes // room) if room > 0 else 0
+            for room, kind in zip(rooms, self.kinds, strict=True)
+        )
+        return Duals(kinds, tuple(max(kinds) for _ in self.aim.held), tuple(0 for _ in self.sorts))
 
     def _build(self) -> None:
         self._lp = lp = pywraplp.Solver.CreateSolver("GLOP")
@@ -158,28 +199,72 @@ class Master:
             self.fixed_kinds[number] += count * times
             self._covers[number].SetLb(-self.fixed_kinds[number])
 
+    def worth_of(self, decided: Sequence[tuple[Column, int]]) -> int:
+        """What these devices are worth to the aim when nothing else is decided."""
+        covered, worth = [0] * len(self.kinds), 0
+        for column, times in decided:
+            worth -= self.cost(column.sort) * times
+            for number, count in column.fill:
+                covered[number] += count * times
+        for number, kind in enumerate(self.kinds):
+            running = min(covered[number], kind.num_running)
+            new = min(covered[number] - running, kind.num - kind.num_running)
+            worth += running * self.aim.worth.running[number] + new * self.aim.worth.new[number]
+        return worth
+
     def left_of(self, number: int) -> int:
         """Replicas of a kind that no fixed column holds."""
         return max(0, self.kinds[number].num - self.fixed_kinds[number])
 
-    def relax(self, work: Work, *, enough: int | None = None) -> Relaxed | None:
+    def relax(
+        self, work: Work, *, enough: int | None = None, fineness: Sequence[Fineness] = FINE
+    ) -> Relaxed | None:
         """Solve, making columns until none is better, the work is spent or the rounded value is proven.
 
         `enough`: also stop when the bound shows that no answer is worth more than this. None when nothing satisfies
-        what is held and fixed.
+        what is held and fixed. Columns are sought halfway between the program's duals, which jump, and those of the
+        best bound so far.
         """
         state = Relaxed()
+        finer, is_halfway, first = 1, True, self._best
         for _ in range(MAX_ROUNDS):
-            if self._lp.Solve() != pywraplp.Solver.OPTIMAL:
+            if not self._solve(state, work):
                 return None
-            state.value = self._lp.Objective().Value() - self._fixed_cost()
-            state.amounts = [amount.solution_value() for amount in self._amounts]
-            work.spend(50 + len(self.kinds))
-            better = self._price(state, work)
-            added = [self.add(column) for column in better]
-            if not any(added) or work.is_done or self._is_settled(state, enough):
+            here = self._duals()
+            at = first or (here.mixed(self._best) if is_halfway and self._best else here)
+            first = None
+            added = [self.add(column) for column in self._price(state, here, at, fineness[finer - 1], work)]
+            if work.is_done or self._is_settled(state, enough):
+                break
+            if any(added):
+                is_halfway = True
+            elif at is not here:
+                is_halfway = False
+            elif finer < len(fineness):
+                finer += 1
+            else:
+                state.is_settled = True
                 break
         return state
+
+    def _solve(self, state: Relaxed, work: Work) -> bool:
+        if self._lp.Solve() != pywraplp.Solver.OPTIMAL:
+            return False
+        work.spend(self._effort())
+        state.value = self._lp.Objective().Value() - self._fixed_cost()
+        state.amounts = [amount.solution_value() for amount in self._amounts]
+        return True
+
+    def _duals(self) -> Duals:
+        return Duals(
+            tuple(max(0, round(-cover.dual_value() * SCALE)) for cover in self._covers),
+            tuple(max(0, round(-hold.dual_value() * SCALE)) for hold in self._holds),
+            tuple(max(0, round(limit.dual_value() * SCALE)) for limit in self._limits),
+        )
+
+    def _effort(self) -> int:
+        """Work of the last solution: the program is handed over whole, then its steps go over the rows."""
+        return 300 + 3 * len(self.columns) + self._lp.iterations() * len(self.kinds) // 20
 
     def _fixed_cost(self) -> int:
         return sum(self.cost(sort) * times for sort, times in enumerate(self.fixed_sorts))
@@ -189,49 +274,47 @@ class Master:
             return False
         return state.bound <= floor(state.value + 1e-6) or (enough is not None and state.bound <= enough)
 
-    def _price(self, state: Relaxed, work: Work) -> list[Column]:
-        """Columns that would better the solution; lowers `state.bound` where the duals show it."""
-        duals = [max(0, round(-cover.dual_value() * SCALE)) for cover in self._covers]
-        holds = [max(0, round(-hold.dual_value() * SCALE)) for hold in self._holds]
-        bound, better = self._without_devices(duals, holds), list[Column]()
+    def _price(self, state: Relaxed, here: Duals, at: Duals, grid: Fineness, work: Work) -> list[Column]:
+        """Columns found `at` these duals that better the solution `here`; lowers `state.bound` where `at` shows it."""
+        bound, better = self._without_devices(at), list[Column]()
         for number, sort in enumerate(self.sorts):
             left = sort.num - self.fixed_sorts[number]
             if left <= 0:
                 continue
-            things = self._things(sort, duals)
             cost = self.cost(number) * SCALE
-            above = cost + TOLERANCE + max(0, round(self._limits[number].dual_value() * SCALE))
-            found = best_fill(things, room=sort.room, start=sort.start)
-            work.spend(found.work)
-            bound += left * max(0, found.bound - cost)
-            for _ in range(MAX_COLUMNS):
-                if found.value <= above:
+            things = self._things(sort, at)
+            for turn in range(MAX_COLUMNS):
+                found = best_fill(things, room=sort.room, start=sort.start, fineness=grid)
+                work.spend(found.work)
+                bound += 0 if turn else left * max(0, found.bound - cost)
+                value = sum(here.kinds[kind] * count for kind, count in found.fill)
+                if value <= cost + here.sorts[number] + TOLERANCE:
                     break
                 better.append(Column(number, found.fill))
                 used = {kind for kind, _ in found.fill}
                 things = [thing for thing in things if thing.number not in used]
-                found = best_fill(things, room=sort.room, start=sort.start)
-                work.spend(found.work)
         whole = bound // SCALE - self._fixed_cost()
+        if self._best is None or state.exact is None or bound < state.exact:
+            self._best, state.exact = at, bound
         state.bound = whole if state.bound is None else min(state.bound, whole)
         return better
 
-    def _things(self, sort: Sort, duals: Sequence[int]) -> list[Thing]:
+    def _things(self, sort: Sort, at: Duals) -> list[Thing]:
         return [
-            Thing(number, duals[number], kind.rest_bytes, kind.start_bytes, min(kind.most, self.left_of(number)))
+            Thing(number, at.kinds[number], kind.rest_bytes, kind.start_bytes, min(kind.most, self.left_of(number)))
             for number, kind in enumerate(self.kinds)
-            if duals[number] and number in sort.takes
+            if at.kinds[number] and number in sort.takes
         ]
 
-    def _without_devices(self, duals: Sequence[int], holds: Sequence[int]) -> int:
+    def _without_devices(self, at: Duals) -> int:
         """The part of Lagrange's bound that no device has a share in, in parts of SCALE."""
-        bound = sum(dual * fixed for dual, fixed in zip(duals, self.fixed_kinds, strict=True))
-        bound -= sum(dual * value for dual, (_, value) in zip(holds, self.aim.held, strict=True))
+        bound = sum(dual * fixed for dual, fixed in zip(at.kinds, self.fixed_kinds, strict=True))
+        bound -= sum(dual * value for dual, (_, value) in zip(at.holds, self.aim.held, strict=True))
         for number, kind in enumerate(self.kinds):
             for counts, most in (("running", kind.num_running), ("new", kind.num - kind.num_running)):
-                worth = getattr(self.aim.worth, counts)[number] * SCALE - duals[number]
+                worth = getattr(self.aim.worth, counts)[number] * SCALE - at.kinds[number]
                 worth += sum(
-                    dual * getattr(held, counts)[number] for dual, (held, _) in zip(holds, self.aim.held, strict=True)
+                    dual * getattr(held, counts)[number] for dual, (held, _) in zip(at.holds, self.aim.held, strict=True)
                 )
                 bound += max(0, worth) * most
         return bound

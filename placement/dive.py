@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from math import floor
 from zlib import crc32
 
-from placement.columns import Column, Master, Relaxed, Work
+from placement.columns import COARSE, Column, Master, Relaxed, Work
 
 SURE = 0.5
 """Of a column that is not whole, at least so much must be wanted for more than one to be decided at once."""
@@ -41,8 +42,8 @@ class Dive:
     def _descend(self, decided: list[tuple[Column, int]], work: Work, above: int) -> bool:
         """True when nothing is left to decide; adds to `decided` on the way."""
         while not work.is_done:
-            state = self.master.relax(work, enough=above)
-            if state is None or state.bound is None or state.bound <= above:
+            state = self.master.relax(work, enough=above, fineness=COARSE)
+            if state is None or min(state.bound or above, floor(state.value + 1e-6)) <= above:
                 return False
             chosen = list(self._choose(state))
             if not chosen:

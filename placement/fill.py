@@ -16,14 +16,19 @@ from typing import NamedTuple
 
 from ortools.algorithms.python import knapsack_solver
 
-GRID = 4000
-"""Steps a device's room is divided in, unless its sizes share a coarser unit."""
-MAX_LEVELS = 6
 MOST_VALUE = 10**15
 CELLS_PER_WORK = 1000
+MAX_SWAPS = 8
 
 Fill = tuple[tuple[int, int], ...]
 """(number of the thing, how many of it), ascending numbers, every count at least 1."""
+
+
+class Fineness(NamedTuple):
+    """`grid` steps a device's room is divided in, unless its sizes share a coarser unit, and levels of starts."""
+
+    grid: int
+    num_levels: int
 
 
 class Thing(NamedTuple):
@@ -53,38 +58,74 @@ class _Level(NamedTuple):
     most: int
 
 
-def best_fill(things: Sequence[Thing], *, room: int, start: int) -> Found:
+def best_fill(things: Sequence[Thing], *, room: int, start: int, fineness: Fineness) -> Found:
     """The most valuable fill of `room` bytes, the largest start included, beside a neighbour's `start`."""
     fitting = [t for t in things if t.most > 0 and t.value > 0 and t.rest_bytes + max(start, t.start_bytes) <= room]
     best = Found((), 0, 0, 1)
-    for level in _levels(sorted({max(start, thing.start_bytes) for thing in fitting})):
-        found = _of_level([t for t in fitting if t.start_bytes <= level.most], level, room)
+    for level in _levels(sorted({max(start, thing.start_bytes) for thing in fitting}), fineness.num_levels):
+        found = _of_level([t for t in fitting if t.start_bytes <= level.most], level, room, fineness.grid)
         better = found if found.value > best.value else best
         best = Found(better.fill, better.value, max(found.bound, best.bound), best.work + found.work)
     return best
 
 
-def _levels(starts: Sequence[int]) -> Iterator[_Level]:
-    num = min(MAX_LEVELS, len(starts))
+def _levels(starts: Sequence[int], at_most: int) -> Iterator[_Level]:
+    num = min(at_most, len(starts))
     for number in range(num):
         members = starts[number * len(starts) // num : (number + 1) * len(starts) // num]
         yield _Level(members[0], members[-1])
 
 
-def _of_level(things: Sequence[Thing], level: _Level, room: int) -> Found:
+def _of_level(things: Sequence[Thing], level: _Level, room: int, grid: int) -> Found:
     """Exact when the best fill on the grid that rounds down fits in bytes too; else what the other grid gives."""
     most = room - level.most
     unit = gcd(*(thing.rest_bytes for thing in things))
-    if unit and most // unit <= GRID and level.least == level.most:
+    if unit and most // unit <= grid and level.least == level.most:
         return _dynamic(things, [thing.rest_bytes // unit for thing in things], most // unit)
     rooms = [room - max(level.least, thing.start_bytes) for thing in things]
-    down = [thing.rest_bytes * GRID // max(1, own) for thing, own in zip(things, rooms, strict=True)]
-    loose = _dynamic(things, down, GRID)
+    down = [thing.rest_bytes * grid // max(1, own) for thing, own in zip(things, rooms, strict=True)]
+    loose = _dynamic(things, down, grid)
     if _fits(things, loose.fill, room, level):
         return loose
-    up = [-(-thing.rest_bytes * GRID // max(1, most)) for thing in things]
-    tight = _dynamic(things, up, GRID)
-    return Found(tight.fill, tight.value, loose.value, loose.work + tight.work)
+    up = [-(-thing.rest_bytes * grid // max(1, most)) for thing in things]
+    tight = _dynamic(things, up, grid)
+    fill, value = _topped_up(things, dict(tight.fill), level, room)
+    return Found(fill, value, loose.value, loose.work + tight.work)
+
+
+def _topped_up(things: Sequence[Thing], counts: dict[int, int], level: _Level, room: int) -> tuple[Fill, int]:
+    """The fill with things swapped for more valuable ones, or added, as long as that fits in bytes."""
+    by_number = {thing.number: thing for thing in things}
+    dearest_first = sorted(things, key=lambda thing: -thing.value)
+    spare = room - level.most - sum(by_number[number].rest_bytes * count for number, count in counts.items())
+    for _ in range(MAX_SWAPS):
+        swap = _best_swap(by_number, dearest_first, counts, spare)
+        if swap is None:
+            break
+        out, new = swap
+        if out is not None:
+            counts[out.number] -= 1
+        counts[new.number] = counts.get(new.number, 0) + 1
+        spare += (out.rest_bytes if out else 0) - new.rest_bytes
+    fill = tuple(sorted((number, count) for number, count in counts.items() if count))
+    return fill, sum(by_number[number].value * count for number, count in fill)
+
+
+def _best_swap(
+    by_number: dict[int, Thing], dearest_first: Sequence[Thing], counts: dict[int, int], spare: int
+) -> tuple[Thing | None, Thing] | None:
+    """What to take out, if anything, and what to put in, so that most is gained."""
+    best, most = None, 0
+    for out in (None, *(by_number[number] for number, count in counts.items() if count)):
+        room = spare + (out.rest_bytes if out else 0)
+        worth = out.value if out else 0
+        for new in dearest_first:
+            if new.value - worth <= most:
+                break
+            if new.rest_bytes <= room and new is not out and counts.get(new.number, 0) < new.most:
+                best, most = (out, new), new.value - worth
+                break
+    return best
 
 
 def _fits(things: Sequence[Thing], fill: Fill, room: int, level: _Level) -> bool:
