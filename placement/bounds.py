@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from placement import goals
 from placement.classes import Asked, Classes, classes_of
-from placement.columns import Aim, Column, Master, Work, Worth
+from placement.columns import FINE, MAX_ROUNDS, Aim, Column, Master, Work, Worth
 from placement.feasible import EMPTY
 from placement.fill import Fineness
 from placement.inventory import DeviceHealth
@@ -177,9 +177,15 @@ def opening_master(question: Opening, start: Sequence[Column]) -> Master:
 
 
 def fewest_devices(
-    question: Opening, master: Master, at_most: int, work: Work, *, fineness: Sequence[Fineness]
+    question: Opening,
+    master: Master,
+    at_most: int,
+    work: Work,
+    *,
+    fineness: Sequence[Fineness] = FINE,
+    max_rounds: int = MAX_ROUNDS,
 ) -> int:
     """Devices that must be in use; `at_most` are known to do."""
-    state = master.relax(work, enough=question.num_opened - at_most, fineness=fineness)
+    state = master.relax(work, enough=question.num_opened - at_most, fineness=fineness, max_rounds=max_rounds)
     new = 0 if state is None or state.bound is None else -state.bound
     return max(0, min(at_most, question.num_opened + new))

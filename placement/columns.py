@@ -17,18 +17,22 @@ from typing import NamedTuple
 
 from ortools.linear_solver import pywraplp
 
-from placement.fill import Fill, Fineness, Thing, best_fill
+from placement.fill import Fill, Fineness, Found, Thing, best_fill
 
 SCALE = 10**9
 """Whole parts of a unit in the duals."""
 TOLERANCE = SCALE // 10**6
 """A column must be better than the others by so much to be added."""
 MAX_ROUNDS = 2000
-COARSE = (Fineness(1000, 3),)
-FINE = (*COARSE, Fineness(5000, 12))
+COARSE = (Fineness(400, 2, bounds=False),)
+FINE = (*COARSE, Fineness(4000, 8, bounds=True))
 """How finely columns are sought; the next is used when the one before finds none that is better."""
-MAX_COLUMNS = 4
-"""Columns of one sort added in one round, no two with a kind in common."""
+TAIL = 12
+FLAT = 0.05
+"""A program that gained no more than this in the last rounds is left: the rest would be worth less than it costs."""
+MIN_COLUMNS = 4
+KINDS_PER_COLUMN = 12
+"""How many columns of one sort are sought in one round, no two with a kind in common."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,8 +123,8 @@ class Relaxed:
 
     value: float = float("-inf")
     bound: int | None = None
-    exact: int | None = None
-    """The least bound of this run, in parts of SCALE and before what is fixed is paid."""
+    least: int | None = None
+    """Of the bounds of this run, known or supposed, in parts of SCALE and before what is fixed is paid."""
     is_settled: bool = False
     """No better column was found: the value is that of the relaxed program, as far as the grid can see."""
     amounts: list[float] = field(default_factory=list)
@@ -217,19 +221,29 @@ class Master:
         return max(0, self.kinds[number].num - self.fixed_kinds[number])
 
     def relax(
-        self, work: Work, *, enough: int | None = None, fineness: Sequence[Fineness] = FINE
+        self,
+        work: Work,
+        *,
+        enough: int | None = None,
+        until: int | None = None,
+        fineness: Sequence[Fineness] = FINE,
+        max_rounds: int = MAX_ROUNDS,
+        is_hasty: bool = False,
     ) -> Relaxed | None:
         """Solve, making columns until none is better, the work is spent or the rounded value is proven.
 
-        `enough`: also stop when the bound shows that no answer is worth more than this. None when nothing satisfies
-        what is held and fixed. Columns are sought halfway between the program's duals, which jump, and those of the
+        `enough`: also stop when the bound shows that no answer is worth more than this; `until`: when the program's
+        value, short of its best, is this or more; `is_hasty`: on a rounded grid, when it gains next to nothing. None when nothing satisfies what is held and fixed. Columns are sought halfway between the program's duals, which jump, and those of the
         best bound so far.
         """
         state = Relaxed()
-        finer, is_halfway, first = 1, True, self._best
-        for _ in range(MAX_ROUNDS):
+        finer, is_halfway, first, values = 1, True, self._best, list[float]()
+        for _ in range(max_rounds):
             if not self._solve(state, work):
                 return None
+            values.append(state.value)
+            if (until is not None and state.value + 1e-6 >= until) or (is_hasty and state.bound is None and _is_flat(values)):
+                break
             here = self._duals()
             at = first or (here.mixed(self._best) if is_halfway and self._best else here)
             first = None
@@ -276,28 +290,37 @@ class Master:
 
     def _price(self, state: Relaxed, here: Duals, at: Duals, grid: Fineness, work: Work) -> list[Column]:
         """Columns found `at` these duals that better the solution `here`; lowers `state.bound` where `at` shows it."""
-        bound, better = self._without_devices(at), list[Column]()
+        known, proven, better = self._without_devices(at), True, list[Column]()
         for number, sort in enumerate(self.sorts):
             left = sort.num - self.fixed_sorts[number]
-            if left <= 0:
-                continue
-            cost = self.cost(number) * SCALE
-            things = self._things(sort, at)
-            for turn in range(MAX_COLUMNS):
-                found = best_fill(things, room=sort.room, start=sort.start, fineness=grid)
-                work.spend(found.work)
-                bound += 0 if turn else left * max(0, found.bound - cost)
-                value = sum(here.kinds[kind] * count for kind, count in found.fill)
-                if value <= cost + here.sorts[number] + TOLERANCE:
-                    break
-                better.append(Column(number, found.fill))
-                used = {kind for kind, _ in found.fill}
-                things = [thing for thing in things if thing.number not in used]
-        whole = bound // SCALE - self._fixed_cost()
-        if self._best is None or state.exact is None or bound < state.exact:
-            self._best, state.exact = at, bound
-        state.bound = whole if state.bound is None else min(state.bound, whole)
+            if left > 0:
+                found = self._price_sort(number, here, at, grid, work, better)
+                proven = proven and found.bound is not None
+                known += left * max(0, (found.bound or found.value) - self.cost(number) * SCALE)
+        if self._best is None or state.least is None or known < state.least:
+            self._best, state.least = at, known
+        if proven:
+            whole = known // SCALE - self._fixed_cost()
+            state.bound = whole if state.bound is None else min(state.bound, whole)
         return better
+
+    def _price_sort(
+        self, number: int, here: Duals, at: Duals, grid: Fineness, work: Work, better: list[Column]
+    ) -> Found:
+        """The best fill of a device of this sort; it and others beside it are added to `better` if they are."""
+        sort, things, first = self.sorts[number], self._things(self.sorts[number], at), None
+        for _ in range(max(MIN_COLUMNS, len(self.kinds) // KINDS_PER_COLUMN)):
+            found = best_fill(things, room=sort.room, start=sort.start, fineness=grid)
+            work.spend(found.work)
+            first, grid = first or found, grid._replace(bounds=False)
+            value = sum(here.kinds[kind] * count for kind, count in found.fill)
+            if value <= self.cost(number) * SCALE + here.sorts[number] + TOLERANCE:
+                break
+            better.append(Column(number, found.fill))
+            used = {kind for kind, _ in found.fill}
+            things = [thing for thing in things if thing.number not in used]
+        assert first is not None
+        return first
 
     def _things(self, sort: Sort, at: Duals) -> list[Thing]:
         return [
@@ -318,3 +341,7 @@ class Master:
                 )
                 bound += max(0, worth) * most
         return bound
+
+
+def _is_flat(values: Sequence[float]) -> bool:
+    return len(values) > TAIL and values[-1] - values[-1 - TAIL] < FLAT

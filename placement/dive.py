@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from math import floor
 from zlib import crc32
 
 from placement.columns import COARSE, Column, Master, Relaxed, Work
@@ -30,20 +29,23 @@ class Dive:
     seed: int
     number: int
 
-    def run(self, work: Work, *, above: int) -> Decided | None:
-        """Columns and how many devices each, worth more than `above`; None when this dive finds none."""
+    def run(self, work: Work, *, above: int, target: int) -> Decided | None:
+        """Columns and how many devices each, worth more than `above`; None when this dive finds none.
+
+        Worth more than `target` is not hoped for.
+        """
         decided = list[tuple[Column, int]]()
         try:
-            return tuple(decided) if self._descend(decided, work, above) else None
+            return tuple(decided) if self._descend(decided, work, above, target) else None
         finally:
             for column, times in decided:
                 self.master.fix(column, -times)
 
-    def _descend(self, decided: list[tuple[Column, int]], work: Work, above: int) -> bool:
+    def _descend(self, decided: list[tuple[Column, int]], work: Work, above: int, target: int) -> bool:
         """True when nothing is left to decide; adds to `decided` on the way."""
         while not work.is_done:
-            state = self.master.relax(work, enough=above, fineness=COARSE)
-            if state is None or min(state.bound or above, floor(state.value + 1e-6)) <= above:
+            state = self.master.relax(work, enough=above, until=target, fineness=COARSE, is_hasty=True)
+            if state is None or not _could_exceed(state, above):
                 return False
             chosen = list(self._choose(state))
             if not chosen:
@@ -75,3 +77,8 @@ class Dive:
         amount, column = wanted
         noise = crc32(repr((self.seed, self.number, column)).encode()) / 2**32 * NOISE if self.number else 0.0
         return (-round(amount + noise, 9), column)
+
+
+def _could_exceed(state: Relaxed, above: int) -> bool:
+    """A program that stopped short of it was either settled below or proven to be."""
+    return state.value + 1e-6 >= above + 1

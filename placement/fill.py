@@ -17,7 +17,9 @@ from typing import NamedTuple
 from ortools.algorithms.python import knapsack_solver
 
 MOST_VALUE = 10**15
-CELLS_PER_WORK = 1000
+CELLS_PER_WORK = 500
+EXACT_GRID = 2000
+"""An exact grid may be so fine whatever was asked for."""
 MAX_SWAPS = 8
 
 Fill = tuple[tuple[int, int], ...]
@@ -25,10 +27,14 @@ Fill = tuple[tuple[int, int], ...]
 
 
 class Fineness(NamedTuple):
-    """`grid` steps a device's room is divided in, unless its sizes share a coarser unit, and levels of starts."""
+    """`grid` steps a device's room is divided in, unless its sizes share a coarser unit, and levels of starts.
+
+    Without `bounds` the grid that rounds down is left out: half the work, and no bound unless the grid is exact.
+    """
 
     grid: int
     num_levels: int
+    bounds: bool
 
 
 class Thing(NamedTuple):
@@ -43,11 +49,11 @@ class Thing(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """The best fill known, its `value`, and the `bound` that no fill exceeds; `work` as `Work` counts it."""
+    """The best fill known, its `value`, and the `bound` that no fill exceeds, None if unknown; `work` done."""
 
     fill: Fill
     value: int
-    bound: int
+    bound: int | None
     work: int
 
 
@@ -63,9 +69,10 @@ def best_fill(things: Sequence[Thing], *, room: int, start: int, fineness: Finen
     fitting = [t for t in things if t.most > 0 and t.value > 0 and t.rest_bytes + max(start, t.start_bytes) <= room]
     best = Found((), 0, 0, 1)
     for level in _levels(sorted({max(start, thing.start_bytes) for thing in fitting}), fineness.num_levels):
-        found = _of_level([t for t in fitting if t.start_bytes <= level.most], level, room, fineness.grid)
+        found = _of_level([t for t in fitting if t.start_bytes <= level.most], level, room, fineness)
         better = found if found.value > best.value else best
-        best = Found(better.fill, better.value, max(found.bound, best.bound), best.work + found.work)
+        bound = None if found.bound is None or best.bound is None else max(found.bound, best.bound)
+        best = Found(better.fill, better.value, bound, best.work + found.work)
     return best
 
 
@@ -76,21 +83,25 @@ def _levels(starts: Sequence[int], at_most: int) -> Iterator[_Level]:
         yield _Level(members[0], members[-1])
 
 
-def _of_level(things: Sequence[Thing], level: _Level, room: int, grid: int) -> Found:
+def _of_level(things: Sequence[Thing], level: _Level, room: int, fineness: Fineness) -> Found:
     """Exact when the best fill on the grid that rounds down fits in bytes too; else what the other grid gives."""
-    most = room - level.most
+    most, grid = room - level.most, fineness.grid
     unit = gcd(*(thing.rest_bytes for thing in things))
-    if unit and most // unit <= grid and level.least == level.most:
+    if unit and most // unit <= max(grid, EXACT_GRID) and level.least == level.most:
         return _dynamic(things, [thing.rest_bytes // unit for thing in things], most // unit)
-    rooms = [room - max(level.least, thing.start_bytes) for thing in things]
-    down = [thing.rest_bytes * grid // max(1, own) for thing, own in zip(things, rooms, strict=True)]
-    loose = _dynamic(things, down, grid)
-    if _fits(things, loose.fill, room, level):
+    loose = _loosely(things, level, room, grid) if fineness.bounds else None
+    if loose is not None and _fits(things, loose.fill, room, level):
         return loose
     up = [-(-thing.rest_bytes * grid // max(1, most)) for thing in things]
     tight = _dynamic(things, up, grid)
     fill, value = _topped_up(things, dict(tight.fill), level, room)
-    return Found(fill, value, loose.value, loose.work + tight.work)
+    return Found(fill, value, loose.value if loose else None, tight.work + (loose.work if loose else 0))
+
+
+def _loosely(things: Sequence[Thing], level: _Level, room: int, grid: int) -> Found:
+    """A fill of this level is worth no more; it may not fit."""
+    rooms = [max(1, room - max(level.least, thing.start_bytes)) for thing in things]
+    return _dynamic(things, [t.rest_bytes * grid // own for t, own in zip(things, rooms, strict=True)], grid)
 
 
 def _topped_up(things: Sequence[Thing], counts: dict[int, int], level: _Level, room: int) -> tuple[Fill, int]:

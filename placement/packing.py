@@ -36,7 +36,7 @@ from placement.problem import Answer, DeviceSet, Problem, loads_of
 from placement.rebuild import Seat, Seats, rebuild
 from placement.score import is_better, levels, reached
 
-WORK_PER_S = 400_000
+WORK_PER_S = 600_000
 """Work in a second of `Policy.time_limit_s`; see `Work`."""
 MAX_DIVES = 400
 PENALTY = 20
@@ -154,11 +154,12 @@ def _staying(seats: Sequence[Seat], runs: Counter[Seat], spared: frozenset[int])
 def _dives(problem: Problem, around: _Around, master: Master, known: int, work: Work) -> Iterator[Answer]:
     """Answers of dives, each worth more to the program than the one before."""
     classes = around.classes.tight()
+    root = master.relax(work, enough=known, fineness=COARSE, is_hasty=True)
     for number in range(MAX_DIVES):
-        state = master.relax(work, enough=known, fineness=COARSE)
-        if work.is_done or state is None or floor(state.value + 1e-6) <= known:
+        if work.is_done or root is None or root.value + 1e-6 < known + 1:
             return
-        decided = Dive(master, problem.policy.seed, number).run(work, above=known)
+        target = floor(root.value + 1e-6)
+        decided = Dive(master, problem.policy.seed, number).run(work, above=known, target=target)
         if decided is not None:
             known = master.worth_of(decided)
             yield rebuild(problem, around.stays, classes, decided, around.asked)
@@ -178,12 +179,13 @@ class _Packing:
         known = self.score[-1].value
         columns = self.question.classes.columns_of(_without(self.answer, self.question.kept))
         bounding = opening_master(self.question, columns)
-        fewest = fewest_devices(self.question, bounding, known, work, fineness=COARSE)
+        fewest = fewest_devices(self.question, bounding, known, work, fineness=FINE[-1:], max_rounds=1)
         same = self.question.classes == self.around.classes and serves_all(self.problem, self.answer)
         master = bounding if same else self._master()
         self._fewer(master, fewest, work.part(2))
         if self.score[-1].value > fewest:
-            fewest = max(fewest, fewest_devices(self.question, bounding, known, work, fineness=FINE))
+            known = self.score[-1].value
+            fewest = max(fewest, fewest_devices(self.question, bounding, known, work.part(2), fineness=FINE))
         self._fewer(master, fewest, work)
         return self.answer, min(fewest, self.score[-1].value)
 
