@@ -51,9 +51,7 @@ class ServingBounds:
             self._classes = _emptied(self._problem).loose()
         classes, parts = self._classes, self._parts
         held = tuple((worth_of(self._problem, classes, one), one.value * parts) for one in self._before)
-        master = Master(
-            classes.kinds, classes.sorts, Aim(worth=worth_of(self._problem, classes, goal), held=held)
-        )
+        master = Master(classes.kinds, classes.sorts, Aim(worth=worth_of(self._problem, classes, goal), held=held))
         for column in classes.columns_of(self._answer.sets):
             master.add(column)
         state = master.relax(work)

@@ -95,7 +95,12 @@ class Classes:
 
 
 def classes_of(
-    problem: Problem, asked: Mapping[int, Asked], *, loads: Sequence[Load], opened: frozenset[int], spared: frozenset[int]
+    problem: Problem,
+    asked: Mapping[int, Asked],
+    *,
+    loads: Sequence[Load],
+    opened: frozenset[int],
+    spared: frozenset[int],
 ) -> Classes:
     """`loads` lie on the devices already, `opened` are in use, `spared` take nothing."""
     kinds, labels, members = _kinds(problem, asked)

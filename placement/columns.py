@@ -25,6 +25,7 @@ TOLERANCE = SCALE // 10**6
 """A column must be better than the others by so much to be added."""
 MAX_ROUNDS = 2000
 COARSE = (Fineness(400, 2, bounds=False),)
+CLOSE = (*COARSE, Fineness(2000, 6, bounds=False))
 FINE = (*COARSE, Fineness(4000, 8, bounds=True))
 """How finely columns are sought; the next is used when the one before finds none that is better."""
 TAIL = 12
@@ -114,7 +115,9 @@ class Duals(NamedTuple):
 
     def mixed(self, other: Duals) -> Duals:
         """Halfway to the other."""
-        return Duals(*(tuple((a + b) // 2 for a, b in zip(*both, strict=True)) for both in zip(self, other, strict=True)))
+        return Duals(
+            *(tuple((a + b) // 2 for a, b in zip(*both, strict=True)) for both in zip(self, other, strict=True))
+        )
 
 
 @dataclass(slots=True)
@@ -242,7 +245,9 @@ class Master:
             if not self._solve(state, work):
                 return None
             values.append(state.value)
-            if (until is not None and state.value + 1e-6 >= until) or (is_hasty and state.bound is None and _is_flat(values)):
+            if (until is not None and state.value + 1e-6 >= until) or (
+                is_hasty and state.bound is None and _is_flat(values)
+            ):
                 break
             here = self._duals()
             at = first or (here.mixed(self._best) if is_halfway and self._best else here)
@@ -337,7 +342,8 @@ class Master:
             for counts, most in (("running", kind.num_running), ("new", kind.num - kind.num_running)):
                 worth = getattr(self.aim.worth, counts)[number] * SCALE - at.kinds[number]
                 worth += sum(
-                    dual * getattr(held, counts)[number] for dual, (held, _) in zip(at.holds, self.aim.held, strict=True)
+                    dual * getattr(held, counts)[number]
+                    for dual, (held, _) in zip(at.holds, self.aim.held, strict=True)
                 )
                 bound += max(0, worth) * most
         return bound

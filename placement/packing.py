@@ -27,7 +27,7 @@ from placement.bounds import (
     serves_all,
 )
 from placement.classes import Asked, Classes, classes_of
-from placement.columns import COARSE, FINE, Aim, Master, Work, Worth
+from placement.columns import CLOSE, COARSE, FINE, Aim, Master, Work, Worth
 from placement.dive import Dive
 from placement.goals import gap_of
 from placement.plan import GoalReached
@@ -36,7 +36,7 @@ from placement.problem import Answer, DeviceSet, Problem, loads_of
 from placement.rebuild import Seat, Seats, rebuild
 from placement.score import is_better, levels, reached
 
-WORK_PER_S = 600_000
+WORK_PER_S = 400_000
 """Work in a second of `Policy.time_limit_s`; see `Work`."""
 MAX_DIVES = 400
 PENALTY = 20
@@ -135,7 +135,9 @@ def _around(
         stays.append(tuple(staying))
         barred = frozenset(number for devices, _ in staying for number in devices)
         free = num - len(staying)
-        asks[index] = Asked(problem.needs[index], free, free if may_crowd else 1, barred=frozenset() if may_crowd else barred)
+        asks[index] = Asked(
+            problem.needs[index], free, free if may_crowd else 1, barred=frozenset() if may_crowd else barred
+        )
     sets = tuple(tuple(devices for devices, _ in seats) for seats in stays)
     opened = frozenset(number for of_demand in sets for devices in of_demand for number in devices)
     loads = loads_of(problem, sets, tuple(tuple(offload for _, offload in seats) for seats in stays))
@@ -151,15 +153,19 @@ def _staying(seats: Sequence[Seat], runs: Counter[Seat], spared: frozenset[int])
             yield devices, offload
 
 
-def _dives(problem: Problem, around: _Around, master: Master, known: int, work: Work) -> Iterator[Answer]:
+def _dives(
+    problem: Problem, around: _Around, master: Master, known: int, work: Work, *, is_hasty: bool = True
+) -> Iterator[Answer]:
     """Answers of dives, each worth more to the program than the one before."""
+    fineness = COARSE if is_hasty else CLOSE
     classes = around.classes.tight()
-    root = master.relax(work, enough=known, fineness=COARSE, is_hasty=True)
+    root = master.relax(work, enough=known, fineness=fineness, is_hasty=is_hasty)
     for number in range(MAX_DIVES):
         if work.is_done or root is None or root.value + 1e-6 < known + 1:
             return
         target = floor(root.value + 1e-6)
-        decided = Dive(master, problem.policy.seed, number).run(work, above=known, target=target)
+        dive = Dive(master=master, seed=problem.policy.seed, number=number, fineness=fineness, is_hasty=is_hasty)
+        decided = dive.run(work, above=known, target=target)
         if decided is not None:
             known = master.worth_of(decided)
             yield rebuild(problem, around.stays, classes, decided, around.asked)
@@ -182,21 +188,21 @@ class _Packing:
         fewest = fewest_devices(self.question, bounding, known, work, fineness=FINE[-1:], max_rounds=1)
         same = self.question.classes == self.around.classes and serves_all(self.problem, self.answer)
         master = bounding if same else self._master()
-        self._fewer(master, fewest, work.part(2))
+        self._fewer(master, fewest, work.part(2), is_hasty=True)
         if self.score[-1].value > fewest:
             known = self.score[-1].value
             fewest = max(fewest, fewest_devices(self.question, bounding, known, work.part(2), fineness=FINE))
-        self._fewer(master, fewest, work)
+        self._fewer(master, fewest, work, is_hasty=False)
         return self.answer, min(fewest, self.score[-1].value)
 
-    def _fewer(self, master: Master, fewest: int, work: Work) -> None:
+    def _fewer(self, master: Master, fewest: int, work: Work, *, is_hasty: bool) -> None:
         """Better answers, until one is known to be the best or the work is spent."""
         opened = len({number for seats in self.around.stays for devices, _ in seats for number in devices})
         served = 0 if master.aim.held else PENALTY * sum(self.around.asked)
         if self.score[-1].value == fewest or not any(self.around.asked):
             return
         known = served + opened - self.score[-1].value
-        for better in _dives(self.problem, self.around, master, known, work):
+        for better in _dives(self.problem, self.around, master, known, work, is_hasty=is_hasty):
             score = reached(self.problem, better)
             if is_better(score, self.score):
                 self.answer, self.score = better, score

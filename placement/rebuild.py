@@ -54,9 +54,7 @@ class _Building:
         cpu = sum(demands[members[0]].cpu_millis * count for members, count in wanted)
         host = sum(demands[members[0]].host_memory_bytes * count for members, count in wanted)
         budget = self.problem.nodes[node]
-        return (
-            self.table.cpu[node] + cpu <= budget.cpu_millis and self.table.host[node] + host <= budget.memory_bytes
-        )
+        return self.table.cpu[node] + cpu <= budget.cpu_millis and self.table.host[node] + host <= budget.memory_bytes
 
     def fill(self, number: int, wanted: Sequence[tuple[Sequence[int], int]]) -> None:
         """Of demands that are alike, those with most replicas left go first: they need the most devices."""
