@@ -12,10 +12,11 @@ from typing import NamedTuple
 
 from placement import goals
 from placement.classes import Asked, Classes, classes_of
-from placement.columns import FINE, MAX_ROUNDS, Aim, Column, Master, Work, Worth
+from placement.columns import Aim, Column, Work, Worth
 from placement.feasible import EMPTY
 from placement.fill import Fineness
 from placement.inventory import DeviceHealth
+from placement.master import FINE, MAX_ROUNDS, Master
 from placement.problem import Answer, DeviceSet, Problem, loads_of
 from placement.score import Reached
 

@@ -1,7 +1,8 @@
 """An independent look at a plan before anything acts on it.
 
-Shares no code with the solver: it imports the values alone and states the rules a second time, from
-the spec and not from `feasible.py`. Knows nothing of goals: a plan may be clumsy and still be sound.
+Shares no code with the solver: with `check_room`, `check_refusal` and `check_goals` it imports the values alone and
+states the rules a second time, from the spec. A plan may be clumsy and still be sound. What is words alone (the reason
+of a placement, the name of the solver) can only be held to be there.
 """
 
 from __future__ import annotations
@@ -9,11 +10,26 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from decimal import Decimal
 from enum import StrEnum
 
+from placement.check_goals import wrong_goals
+from placement.check_refusal import RefusalCheck, Vain
+from placement.check_room import (
+    allowed_bytes,
+    allowed_cpu_millis,
+    allowed_host_bytes,
+    healthy_enough,
+    largest_start_bytes,
+    lightened,
+    on_device,
+    rest_bytes,
+    right_type,
+    used_cpu_millis,
+    used_host_bytes,
+    weights_of,
+)
 from placement.demand import Demand
-from placement.inventory import Device, DeviceHealth, Inventory
+from placement.inventory import Device, DeviceKind, Inventory
 from placement.plan import Placement, Plan, Strategy
 from placement.policy import Policy
 
@@ -22,21 +38,32 @@ class ViolationKind(StrEnum):
     WRONG_INVENTORY = "wrong_inventory"
     WRONG_HEADROOM = "wrong_headroom"
     WRONG_STRATEGY = "wrong_strategy"
+    WRONG_GOALS = "wrong_goals"
+    """A goal, bound or gap that does not go with the plan or with each other."""
+    WORDLESS = "wordless"
+    """No solver, or no reason, is named."""
     UNKNOWN_MODEL = "unknown_model"
     UNKNOWN_DEVICE = "unknown_device"
     WRONG_NODE = "wrong_node"
     WRONG_NUM_DEVICES = "wrong_num_devices"
     UNHEALTHY_DEVICE = "unhealthy_device"
     CORDONED_DEVICE = "cordoned_device"
+    WRONG_TYPE = "wrong_type"
+    WRONG_OFFLOAD = "wrong_offload"
+    """More or less in host memory than the demand allows, or where that makes no room."""
     CHANGED_ESTIMATE = "changed_estimate"
     NEGATIVE_BYTES = "negative_bytes"
     OVER_AT_REST = "over_at_rest"
     OVER_AT_PEAK = "over_at_peak"
+    OVER_CPU = "over_cpu"
+    OVER_HOST_MEMORY = "over_host_memory"
     DUPLICATE_REPLICA = "duplicate_replica"
     MISNAMED_REPLICA = "misnamed_replica"
     TOO_MANY_REPLICAS = "too_many_replicas"
     UNACCOUNTED_REPLICA = "unaccounted_replica"
     """Neither placed nor refused, or refused more often than missing."""
+    WRONG_REFUSAL = "wrong_refusal"
+    """Its facts are none."""
     NEEDLESS_REFUSAL = "needless_refusal"
     """It would fit beside everything that is placed."""
     PRIORITY_INVERSION = "priority_inversion"
@@ -55,24 +82,42 @@ class Violation:
 def verify(plan: Plan, inventory: Inventory, demands: Sequence[Demand], policy: Policy) -> tuple[Violation, ...]:
     """Every way in which the plan breaks a rule; empty when it is sound."""
     return (
-        *_whole(plan, inventory, policy),
+        *_whole(plan, inventory, demands, policy),
         *_each_placement(plan, inventory, demands),
         *_each_device(plan, inventory, policy),
+        *_each_node(plan, inventory, demands, policy),
         *_counts(plan, demands),
-        *_refused_in_vain(plan, inventory, demands, policy),
+        *_each_refusal(plan, inventory, demands, policy),
     )
 
 
-def _whole(plan: Plan, inventory: Inventory, policy: Policy) -> Iterator[Violation]:
+def _whole(plan: Plan, inventory: Inventory, demands: Sequence[Demand], policy: Policy) -> Iterator[Violation]:
     if plan.inventory_version != inventory.version:
         message = f"the plan was made from inventory {plan.inventory_version}, this is {inventory.version}"
         yield Violation(ViolationKind.WRONG_INVENTORY, "plan", message)
     if plan.headroom != policy.headroom:
         message = f"the plan keeps {plan.headroom} free, the policy asks for {policy.headroom}"
         yield Violation(ViolationKind.WRONG_HEADROOM, "plan", message)
-    if (plan.strategy is Strategy.REDUCED) != bool(plan.refusals):
-        message = f"strategy {plan.strategy.value} with {len(plan.refusals)} refusals"
+    named = _strategy(plan)
+    if plan.strategy is not named:
+        message = f"the strategy is called {plan.strategy.value} and is {named.value}"
         yield Violation(ViolationKind.WRONG_STRATEGY, "plan", message)
+    if not plan.solver:
+        yield Violation(ViolationKind.WORDLESS, "plan", "the plan does not say which solver made it")
+    for message in wrong_goals(plan, demands):
+        yield Violation(ViolationKind.WRONG_GOALS, "plan", message)
+
+
+def _strategy(plan: Plan) -> Strategy:
+    """What the plan must be called."""
+    if plan.refusals:
+        return Strategy.REDUCED
+    if any(placement.offload_bytes > 0 for placement in plan.placements):
+        return Strategy.OFFLOAD
+    if any(len(placement.devices) > 1 for placement in plan.placements):
+        return Strategy.TENSOR_PARALLEL
+    in_use = {device for placement in plan.placements for device in placement.devices}
+    return Strategy.MULTI_DEVICE if len(in_use) > 1 else Strategy.SINGLE_DEVICE
 
 
 def _each_placement(plan: Plan, inventory: Inventory, demands: Sequence[Demand]) -> Iterator[Violation]:
@@ -84,7 +129,9 @@ def _each_placement(plan: Plan, inventory: Inventory, demands: Sequence[Demand])
     for placement in plan.placements:
         yield from _its_demand(placement, asked.get(placement.model))
         for name in placement.devices:
-            yield from _its_device(placement, name, devices.get(name))
+            yield from _its_device(placement, name, devices.get(name), asked.get(placement.model))
+        if not placement.reason:
+            yield Violation(ViolationKind.WORDLESS, placement.replica, f"'{placement.replica}' has no reason")
 
 
 def _its_demand(placement: Placement, demand: Demand | None) -> Iterator[Violation]:
@@ -97,15 +144,20 @@ def _its_demand(placement: Placement, demand: Demand | None) -> Iterator[Violati
     if demand is None:
         yield Violation(ViolationKind.UNKNOWN_MODEL, replica, f"nobody asked for '{placement.model}'")
         return
-    if placement.estimate != demand.estimate:
-        message = f"'{replica}' is planned with another estimate than its demand has"
+    if not 0 <= placement.offload_bytes <= min(demand.max_offload_bytes, weights_of(demand)):
+        message = (
+            f"'{replica}' offloads {placement.offload_bytes} bytes, it may {demand.max_offload_bytes} of its weights"
+        )
+        yield Violation(ViolationKind.WRONG_OFFLOAD, replica, message)
+    if placement.estimate.parts != lightened(demand.estimate, placement.offload_bytes):
+        message = f"'{replica}' is planned with another estimate than its demand has, less what it offloads"
         yield Violation(ViolationKind.CHANGED_ESTIMATE, replica, message)
     if len(set(placement.devices)) != demand.tensor_parallel or len(placement.devices) != demand.tensor_parallel:
         message = f"'{replica}' needs {demand.tensor_parallel} different devices, the plan gives {placement.devices}"
         yield Violation(ViolationKind.WRONG_NUM_DEVICES, replica, message)
 
 
-def _its_device(placement: Placement, name: str, device: Device | None) -> Iterator[Violation]:
+def _its_device(placement: Placement, name: str, device: Device | None, demand: Demand | None) -> Iterator[Violation]:
     replica = placement.replica
     if device is None:
         yield Violation(ViolationKind.UNKNOWN_DEVICE, replica, f"'{replica}' is placed on '{name}', which is not there")
@@ -115,24 +167,43 @@ def _its_device(placement: Placement, name: str, device: Device | None) -> Itera
         yield Violation(ViolationKind.WRONG_NODE, replica, message)
     if device.cordoned:
         yield Violation(ViolationKind.CORDONED_DEVICE, replica, f"'{replica}' is placed on cordoned '{name}'")
-    if not _healthy_enough(device):
+    if not healthy_enough(device):
         message = f"'{replica}' is placed on '{name}', which is {device.health.value}"
         yield Violation(ViolationKind.UNHEALTHY_DEVICE, replica, message)
+    if demand is not None and not right_type(device, demand):
+        message = f"'{replica}' is placed on '{name}', a {device.product}; it takes {', '.join(demand.device_types)}"
+        yield Violation(ViolationKind.WRONG_TYPE, replica, message)
+    if device.kind is DeviceKind.HOST and placement.offload_bytes:
+        message = f"'{replica}' offloads to host memory and lies there, on '{name}'"
+        yield Violation(ViolationKind.WRONG_OFFLOAD, replica, message)
 
 
 def _each_device(plan: Plan, inventory: Inventory, policy: Policy) -> Iterator[Violation]:
     for device in (device for node in inventory.nodes for device in node.devices):
-        here = _on(device, plan.placements)
+        here = on_device(device, plan.placements)
         if not here:
             continue
-        allowed = _allowed_bytes(device, policy)
-        rest, start = _rest_bytes(here), _largest_start_bytes(here)
+        allowed = allowed_bytes(device, policy.headroom)
+        rest, start = rest_bytes(here), largest_start_bytes(here)
         if rest > allowed:
             message = f"'{device.id}' would hold {rest} bytes at rest, {allowed} are allowed"
             yield Violation(ViolationKind.OVER_AT_REST, device.id, message)
         elif rest + start > allowed:
             message = f"'{device.id}' would hold {rest + start} bytes while one replica starts, {allowed} are allowed"
             yield Violation(ViolationKind.OVER_AT_PEAK, device.id, message)
+
+
+def _each_node(plan: Plan, inventory: Inventory, demands: Sequence[Demand], policy: Policy) -> Iterator[Violation]:
+    asked = {demand.model: demand for demand in demands}
+    for node in inventory.nodes:
+        cpu, cpus = used_cpu_millis(node, plan.placements, asked), allowed_cpu_millis(node)
+        if cpu > cpus:
+            message = f"'{node.name}' would give {cpu} thousandths of a core, {cpus} are allowed"
+            yield Violation(ViolationKind.OVER_CPU, node.name, message)
+        used, allowed = used_host_bytes(node, plan.placements, asked), allowed_host_bytes(node, policy.headroom)
+        if used > allowed:
+            message = f"'{node.name}' would give {used} bytes of its host memory, {allowed} are allowed"
+            yield Violation(ViolationKind.OVER_HOST_MEMORY, node.name, message)
 
 
 def _counts(plan: Plan, demands: Sequence[Demand]) -> Iterator[Violation]:
@@ -153,58 +224,22 @@ def _counts(plan: Plan, demands: Sequence[Demand]) -> Iterator[Violation]:
             yield Violation(ViolationKind.UNACCOUNTED_REPLICA, demand.model, message)
 
 
-def _refused_in_vain(
-    plan: Plan, inventory: Inventory, demands: Sequence[Demand], policy: Policy
-) -> Iterator[Violation]:
-    """Decidable without search: the placed replicas of the same and higher priorities stay where they are."""
-    priority = {demand.model: demand.priority for demand in demands}
-    for demand in (d for d in demands if d.model in {refusal.model for refusal in plan.refusals}):
-        if _one_more_fits(demand, plan.placements, inventory, policy):
-            message = f"'{demand.model}' was refused, but there is room for a replica of it"
-            yield Violation(ViolationKind.NEEDLESS_REFUSAL, demand.model, message)
-            continue
-        not_lower = [p for p in plan.placements if priority.get(p.model, demand.priority - 1) >= demand.priority]
-        if _one_more_fits(demand, not_lower, inventory, policy):
-            message = f"'{demand.model}' was refused while lower priorities hold the room for it"
-            yield Violation(ViolationKind.PRIORITY_INVERSION, demand.model, message)
-
-
-def _one_more_fits(demand: Demand, placements: Sequence[Placement], inventory: Inventory, policy: Policy) -> bool:
-    for node in inventory.nodes:
-        takers = 0
-        for device in node.devices:
-            here = _on(device, placements)
-            rest = _rest_bytes(here) + demand.estimate.rest_bytes
-            start = max(_largest_start_bytes(here), demand.estimate.peak_bytes - demand.estimate.rest_bytes)
-            usable = _healthy_enough(device) and not device.cordoned
-            takers += usable and rest + start <= _allowed_bytes(device, policy)
-        if takers >= demand.tensor_parallel:
-            return True
-    return False
-
-
-def _healthy_enough(device: Device) -> bool:
-    match device.health:
-        case DeviceHealth.HEALTHY | DeviceHealth.DEGRADED | DeviceHealth.THROTTLED:
-            return True
-        case _:
-            return False
-
-
-def _allowed_bytes(device: Device, policy: Policy) -> int:
-    """What is neither headroom (rounded up to a byte) nor held by others."""
-    kept, of = Decimal(str(policy.headroom)).as_integer_ratio()
-    return device.total_bytes - -(-device.total_bytes * kept // of) - sum(h.num_bytes for h in device.holdings)
-
-
-def _on(device: Device, placements: Sequence[Placement]) -> list[Placement]:
-    return [placement for placement in placements if device.id in placement.devices]
-
-
-def _rest_bytes(placements: Sequence[Placement]) -> int:
-    return sum(part.num_bytes for p in placements for part in p.estimate.parts if not part.only_while_starting)
-
-
-def _largest_start_bytes(placements: Sequence[Placement]) -> int:
-    starts = (sum(part.num_bytes for part in p.estimate.parts if part.only_while_starting) for p in placements)
-    return max(starts, default=0)
+def _each_refusal(plan: Plan, inventory: Inventory, demands: Sequence[Demand], policy: Policy) -> Iterator[Violation]:
+    asked = {demand.model: demand for demand in demands}
+    look = RefusalCheck(plan.placements, inventory, asked, policy.headroom)
+    for refusal in plan.refusals:
+        demand = asked.get(refusal.model)
+        if demand is None:
+            continue  # `_counts` has found it
+        match look.in_vain(demand):
+            case Vain.NEEDLESS:
+                message = f"'{demand.model}' was refused, but there is room for a replica of it"
+                yield Violation(ViolationKind.NEEDLESS_REFUSAL, demand.model, message)
+            case Vain.INVERTED:
+                message = f"'{demand.model}' was refused while lower priorities hold the room for it"
+                yield Violation(ViolationKind.PRIORITY_INVERSION, demand.model, message)
+            case None:
+                wrong = look.wrong_facts(refusal, demand)
+                if wrong:
+                    message = f"the refusal of '{demand.model}' {wrong}"
+                    yield Violation(ViolationKind.WRONG_REFUSAL, demand.model, message)

@@ -2,7 +2,8 @@
 
 `Classes` also remembers who they are, so that patterns become device sets again. Where there are too many classes for
 a linear program, those of nearly one size are taken together: `loose` at the smallest size and the largest room, so
-that what holds of it bounds the question; `tight` at the largest size and the smallest room, so that what fits there fits.
+that what holds of it bounds the question; `tight` at the largest size and the smallest room, so that what fits there
+fits.
 """
 
 from __future__ import annotations

@@ -10,8 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from zlib import crc32
 
-from placement.columns import Column, Master, Relaxed, Work
+from placement.columns import Column, Work
 from placement.fill import Fineness
+from placement.master import Master, Relaxed
 
 SURE = 0.5
 """Of a column that is not whole, at least so much must be wanted for more than one to be decided at once."""

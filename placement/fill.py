@@ -16,7 +16,6 @@ from typing import NamedTuple
 
 from ortools.algorithms.python import knapsack_solver
 
-MOST_VALUE = 10**15
 CELLS_PER_WORK = 500
 EXACT_GRID = 2000
 """An exact grid may be so fine whatever was asked for."""
@@ -155,7 +154,7 @@ def _dynamic(things: Sequence[Thing], sizes: Sequence[int], capacity: int) -> Fo
     solver = knapsack_solver.KnapsackSolver(
         knapsack_solver.SolverType.KNAPSACK_DYNAMIC_PROGRAMMING_SOLVER, "fill of a device"
     )
-    values = [min(MOST_VALUE, things[position].value * count) for position, count in bundles]
+    values = [things[position].value * count for position, count in bundles]
     solver.init(values, [[sizes[position] * count for position, count in bundles]], [capacity])
     value = solver.solve()
     counts = dict[int, int]()

@@ -33,7 +33,7 @@ STRANDED = "stranded bytes"
 UNEVENNESS = "unevenness"
 """Less is better: squared fill at the peak, in thousandths of the device, over all devices."""
 ORDER = "order of devices"
-"""Less is better: device numbers, weighted so that earlier demands take the first."""
+"""Less is better: device numbers, weighted so that larger replicas take the first."""
 
 MILLI = 1000
 

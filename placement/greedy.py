@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from heapq import heapify, heappop, heappush
 from itertools import combinations, groupby
 from math import comb
@@ -17,7 +18,7 @@ from placement.feasible import Load
 from placement.policy import Goal
 from placement.problem import Answer, DeviceSet, Problem, set_cost
 from placement.squeeze import squeeze_in
-from placement.table import Table
+from placement.table import Pending, Table
 
 SOLVER = "greedy"
 
@@ -33,24 +34,45 @@ Item = tuple[float, float, float, float, float, float, DeviceSet]
 Order = Callable[[Problem, int], float]
 """Within a priority, demands with smaller figures are placed first."""
 
-ORDERS: tuple[Order, ...] = (
-    lambda problem, index: index,
-    lambda problem, index: -problem.needs[index].peak_bytes * problem.demands[index].tensor_parallel,
-    lambda problem, index: problem.needs[index].peak_bytes / problem.weights[index],
-)
-"""As asked, the largest first, the most served per byte first; later ones only where something was refused."""
+
+@dataclass(frozen=True, slots=True)
+class _Way:
+    """One way to fill the fleet. `packs` whatever the policy wants: what is served comes before how it is spread."""
+
+    order: Order
+    packs: bool
+
+
+def _ways(problem: Problem) -> list[_Way]:
+    """As asked; packed with the largest first; packed with the most served per byte first."""
+    ways = [
+        _Way(lambda problem, index: index, problem.policy.goal is Goal.PACK),
+        _Way(lambda problem, index: -problem.needs[index].peak_bytes * problem.demands[index].tensor_parallel, True),
+        _Way(lambda problem, index: problem.needs[index].peak_bytes / problem.weights[index], True),
+    ]
+    return ways if len(problem.demands) * len(problem.devices) <= MAX_REFILLED else ways[:2]
 
 
 def solve_greedy(problem: Problem) -> Answer:
-    """The best of a few fillings; the first when they are equal."""
-    table = _fill(problem, ORDERS[0], may_squeeze=False)
+    """The best of a few fillings, the first when they are equal; only one when it serves all."""
+    ways = _ways(problem)
+    table = _fill(problem, ways[0], problem.running, problem.running_offloads, may_squeeze=False)
     if _serves_all(table):
         return _answer(table)
-    orders = ORDERS if len(problem.demands) * len(problem.devices) <= MAX_REFILLED else ORDERS[:1]
-    tables = [table, *(_fill(problem, order, may_squeeze=False) for order in orders[1:])]
-    if any(problem.max_offloads):
-        tables += [_fill(problem, order, may_squeeze=True) for order in orders]
-    return _answer(max(tables, key=_worth))
+    squeezes = any(problem.max_offloads)
+    runs = problem.running, problem.running_offloads
+    tables = [_fill(problem, way, *runs, may_squeeze=squeezes) for way in (ways if squeezes else ways[1:])]
+    return _answer(max(tables if squeezes else [table, *tables], key=_worth))
+
+
+def refill(problem: Problem, answer: Answer) -> Answer:
+    """The answer with whatever still fits: of each priority in turn first what the answer places, then what it lacks.
+
+    What it places of lower priorities gives way. Unchanged where it lacks nothing that fits.
+    """
+    offloads = [answer.offloads_of(index) for index in range(len(problem.demands))]
+    table = _fill(problem, _ways(problem)[0], answer.sets, offloads, may_squeeze=any(problem.max_offloads))
+    return replace(_answer(table), solver=answer.solver)
 
 
 def _serves_all(table: Table) -> bool:
@@ -85,24 +107,34 @@ def _levels(problem: Problem) -> list[tuple[int, list[int]]]:
     return [(priority, list(level)) for priority, level in groupby(numbers, lambda i: problem.demands[i].priority)]
 
 
-def _fill(problem: Problem, order: Order, *, may_squeeze: bool) -> Table:
-    """One filling; only one that may squeeze weights into host memory keeps what runs with some of them there."""
-    table = Table(problem)
+def _fill(
+    problem: Problem,
+    way: _Way,
+    seats: Sequence[Sequence[DeviceSet]],
+    offloads: Sequence[Sequence[int]],
+    *,
+    may_squeeze: bool,
+) -> Table:
+    """One filling around `seats` that are kept where they can be.
+
+    Only one that may squeeze weights into host memory keeps seats with some of them there.
+    """
+    table = Table(problem, Pending(problem, seats, offloads))
     for _, level in _levels(problem):
         for index in level:
             table.pending.turn_to(index)
         for index in level:
-            _keep_running(table, index, may_offload=may_squeeze)
-        for index in sorted(level, key=lambda index: order(problem, index)):
-            _Placing(table, index, may_squeeze=may_squeeze).run()
+            both = zip(seats[index], offloads[index], strict=True)
+            _keep(table, index, [(devices, offload) for devices, offload in both if may_squeeze or not offload])
+        for index in sorted(level, key=lambda index: way.order(problem, index)):
+            _Placing(table, index, packs=way.packs, may_squeeze=may_squeeze).run()
     return table
 
 
-def _keep_running(table: Table, index: int, *, may_offload: bool) -> None:
-    problem = table.problem
-    for devices, offload in zip(problem.running[index], problem.running_offloads[index], strict=True):
-        wanted = len(table.shares[index]) < problem.demands[index].num_replicas
-        if wanted and (may_offload or not offload) and table.takes(index, devices, offload):
+def _keep(table: Table, index: int, seats: Sequence[tuple[DeviceSet, int]]) -> None:
+    for devices, offload in seats:
+        wanted = len(table.shares[index]) < table.problem.demands[index].num_replicas
+        if wanted and table.takes(index, devices, offload):
             table.place(index, devices, offload)
 
 
@@ -113,7 +145,7 @@ class _Placing:
     replica makes scores of its siblings worse, never better, so a score is only made anew when it comes up.
     """
 
-    def __init__(self, table: Table, index: int, *, may_squeeze: bool) -> None:
+    def __init__(self, table: Table, index: int, *, packs: bool, may_squeeze: bool) -> None:
         self.table = table
         self.problem = table.problem
         self.index = index
@@ -122,7 +154,7 @@ class _Placing:
         self.may_squeeze = may_squeeze
         self.siblings: Counter[int] = Counter()
         self.node_siblings: Counter[int] = Counter()
-        self.packs = table.problem.policy.goal is Goal.PACK
+        self.packs = packs
         self.asks_beside = bool(self.demand.cpu_millis or self.demand.host_memory_bytes) or any(table.host)
         self.may_displace = not table.pending.is_empty
 

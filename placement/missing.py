@@ -1,23 +1,81 @@
-"""A demand with replicas missing from an answer: what refusal and advice both look at."""
+"""Demands with replicas missing from an answer: what refusal and advice both look at."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from placement.demand import Demand
-from placement.feasible import Load, fits, limit_bytes, room_bytes, slots
-from placement.problem import DeviceSet, Problem
+from placement.feasible import Load, fits, host_bytes_of, room_bytes, slots, sum_loads
+from placement.problem import Answer, DeviceSet, NodeUse, Problem, may_offload, uses_of
+
+NOBODY: frozenset[int] = frozenset()
+
+
+class MissingBook:
+    """One answer looked at for all that it refuses: summed up once, asked once per refused demand.
+
+    `loads` are those of the answer by device number, `rests` and `starts` the two halves of them, `shares` the shares
+    that make them up by demand number, `left` the cores and the host memory nobody takes, by node number.
+    """
+
+    def __init__(self, problem: Problem, answer: Answer, loads: Sequence[Load]) -> None:
+        self.problem = problem
+        self.answer = answer
+        self.loads = loads
+        self.rests = [load.rest_bytes for load in loads]
+        self.starts = [load.start_bytes for load in loads]
+        self.shares: list[list[tuple[int, Load]]] = [[] for _ in problem.devices]
+        for index, sets in enumerate(answer.sets):
+            for devices, offload in zip(sets, answer.offloads_of(index), strict=True):
+                for number in devices:
+                    self.shares[number].append((index, problem.needs[index].without(offload)))
+        self.uses = uses_of(problem, answer.sets, answer.offloads)
+        self._unload_order = self._sorted_placed()
+        self.left = [self.left_without(node, NOBODY) for node in range(len(problem.nodes))]
+
+    def refused(self) -> list[Missing]:
+        both = zip(self.problem.demands, self.answer.sets, strict=True)
+        return [Missing(self, index) for index, (demand, sets) in enumerate(both) if len(sets) < demand.num_replicas]
+
+    def _sorted_placed(self) -> list[int]:
+        demands, needs, sets = self.problem.demands, self.problem.needs, self.answer.sets
+        placed = (index for index, of_demand in enumerate(sets) if of_demand)
+        freed = {index: needs[index].rest_bytes * sum(map(len, sets[index])) for index in placed}
+        return sorted(freed, key=lambda index: (demands[index].priority, freed[index], demands[index].model))
+
+    def left_without(self, node: int, group: Collection[int]) -> NodeUse:
+        """Cores and host memory of the node that nobody takes once the demands of `group` are gone."""
+        problem, budget, use = self.problem, self.problem.nodes[node], self.uses[node]
+        cpu, host = budget.cpu_millis - use.cpu_millis, budget.memory_bytes - use.host_bytes
+        for index in group:
+            demand = problem.demands[index]
+            both = zip(self.answer.sets[index], self.answer.offloads_of(index), strict=True)
+            here = [offload for devices, offload in both if problem.node_of[devices[0]] == node]
+            cpu += demand.cpu_millis * len(here)
+            host += sum(host_bytes_of(demand, offload) for offload in here)
+        return NodeUse(cpu, host - sum(self.load_without(n, group).peak_bytes for n in budget.host_devices))
+
+    def unload_order(self, at_most: int) -> list[int]:
+        """Demands with replicas placed, the least important and then the smallest first."""
+        return self._unload_order[:at_most]
+
+    def load_without(self, number: int, group: Collection[int]) -> Load:
+        if not group:
+            return self.loads[number]
+        return sum_loads(load for index, load in self.shares[number] if index not in group)
 
 
 @dataclass(frozen=True, slots=True)
 class Missing:
-    """`problem.demands[index]` has fewer replicas in `sets` than it asks for; `loads` are those of `sets`."""
+    """`book.problem.demands[index]` has fewer replicas in the answer than it asks for."""
 
-    problem: Problem
-    sets: tuple[tuple[DeviceSet, ...], ...]
-    loads: Sequence[Load]
+    book: MissingBook
     index: int
+
+    @property
+    def problem(self) -> Problem:
+        return self.book.problem
 
     @property
     def demand(self) -> Demand:
@@ -29,35 +87,93 @@ class Missing:
 
     @property
     def num_placed(self) -> int:
-        return len(self.sets[self.index])
+        return len(self.book.answer.sets[self.index])
+
+    @property
+    def allowed(self) -> tuple[DeviceSet, ...]:
+        return self.problem.allowed[self.index]
 
     def fits_on(self, number: int) -> bool:
-        return fits(self.problem.budgets[number], self.loads[number], self.need)
+        return fits(self.problem.budgets[number], self.book.loads[number], self.need)
 
     def room_on(self, number: int) -> int:
         """The largest peak that would still fit on the device, for a replica that starts like this one."""
-        return room_bytes(self.problem.budgets[number], self.loads[number], self.need)
+        return room_bytes(self.problem.budgets[number], self.book.loads[number], self.need)
 
-    def limit_of(self, number: int) -> int:
-        return limit_bytes(self.problem.devices[number].total_bytes, self.problem.policy.headroom)
+    @property
+    def most_now(self) -> int:
+        return self.problem.max_offloads[self.index]
+
+    def most_offload(self, node: int) -> int:
+        return self.most_now if may_offload(self.problem, self.index, node) else 0
+
+    def host_needed(self, number: int, offload_bytes: int = 0) -> int:
+        """Host memory a replica on this device would take; all of it where the device is the host's memory."""
+        beside = host_bytes_of(self.demand, offload_bytes)
+        if number not in self.problem.nodes[self.problem.node_of[number]].host_devices:
+            return beside
+        start = max(0, self.need.start_bytes - self.book.starts[number])
+        return beside + self.need.rest_bytes + start
+
+    def beside(self, number: int) -> tuple[bool, bool]:
+        """Whether the device's node has the cores, and the host memory, with nothing offloaded."""
+        left = self.book.left[self.problem.node_of[number]]
+        return self.demand.cpu_millis <= left.cpu_millis, self.host_needed(number) <= left.host_bytes
+
+    def takes(self, numbers: Sequence[int], group: Collection[int] = NOBODY) -> bool:
+        """Whether a replica fits on some of these devices of one node once the demands of `group` are gone."""
+        fitting = [
+            number
+            for number in numbers
+            if fits(self.problem.budgets[number], self.book.load_without(number, group), self.need)
+        ]
+        if len(fitting) < self.demand.tensor_parallel:
+            return False
+        left = self.book.left_without(self.problem.node_of[numbers[0]], group)
+        cheapest = min(self.host_needed(number) for number in fitting)
+        return self.demand.cpu_millis <= left.cpu_millis and cheapest <= left.host_bytes
 
     def short_bytes(self) -> int | None:
         """Least bytes by which a peak must shrink to fit somewhere as things are; None where no shrinking helps."""
         size = self.demand.tensor_parallel
-        nodes = (sorted(map(self.room_on, usable), reverse=True) for usable in self.problem.usable)
-        rooms = [rooms[size - 1] for rooms in nodes if len(rooms) >= size]
+        nodes = (of_node for of_node in self.allowed if len(of_node) >= size and all(self.beside(of_node[0])))
+        rooms = [sorted(map(self.room_on, of_node), reverse=True)[size - 1] for of_node in nodes]
         return self.need.peak_bytes - max(rooms) if rooms else None
 
-    def num_that_could_run(self) -> int:
-        """Replicas of this demand alone on the whole fleet, every device healthy, uncordoned and free of holdings."""
-        places: dict[str, list[int]] = {}
-        for number, device in enumerate(self.problem.devices):
-            many = slots(self.limit_of(number), self.need, at_most=self.demand.num_replicas)
-            places.setdefault(device.node, []).append(many)
-        return sum(self._num_groups(of_node) for of_node in places.values())
+    def could_run_more(self) -> bool:
+        """Whether more replicas than are placed could run of this demand alone on the whole fleet, every device
+        healthy, uncordoned and free of holdings, every node free of what others use."""
+        found = 0
+        for node, numbers in self._ideal_nodes():
+            found += self._num_ideal(node, numbers)
+            if found > self.num_placed:
+                return True
+        return False
+
+    def _ideal_nodes(self) -> list[tuple[int, list[int]]]:
+        by_node: list[list[int]] = [[] for _ in self.problem.nodes]
+        for number in self.problem.of_type[self.index]:
+            by_node[self.problem.node_of[number]].append(number)
+        return [(node, numbers) for node, numbers in enumerate(by_node) if numbers]
+
+    def _num_ideal(self, node: int, numbers: Sequence[int]) -> int:
+        """Replicas alone on one node at its best; with offload an upper bound, so that nothing is called hopeless
+        that is not."""
+        budget, demand, asked = self.problem.nodes[node], self.demand, self.demand.num_replicas
+        most, limits = self.most_offload(node), self.problem.limits
+        beside = Load(self.need.rest_bytes + demand.host_memory_bytes, self.need.start_bytes)
+        need = beside if budget.host_devices else self.need.without(most)
+        groups = self._num_groups([slots(limits[number], need, at_most=asked) for number in numbers])
+        if demand.cpu_millis:
+            groups = min(groups, budget.all_cpu_millis // demand.cpu_millis)
+        least_offload = max(0, self.need.peak_bytes - max(limits[number] for number in numbers))
+        host = host_bytes_of(demand, least_offload)
+        return min(groups, budget.all_memory_bytes // host) if host and not budget.host_devices else groups
 
     def _num_groups(self, places: Sequence[int]) -> int:
         """Most replicas on different devices each, when device i can be in `places[i]` of them."""
         size = self.demand.tensor_parallel
+        if size == 1:
+            return min(sum(places), self.demand.num_replicas)
         possible = range(self.demand.num_replicas, 0, -1)
         return next((n for n in possible if sum(min(place, n) for place in places) >= n * size), 0)

@@ -27,9 +27,11 @@ from placement.bounds import (
     serves_all,
 )
 from placement.classes import Asked, Classes, classes_of
-from placement.columns import CLOSE, COARSE, FINE, Aim, Master, Work, Worth
+from placement.columns import Aim, Work, Worth
 from placement.dive import Dive
 from placement.goals import gap_of
+from placement.greedy import refill
+from placement.master import CLOSE, COARSE, FINE, Master
 from placement.plan import GoalReached
 from placement.policy import Goal
 from placement.problem import Answer, DeviceSet, Problem, loads_of
@@ -54,6 +56,10 @@ def solve_large(problem: Problem, start: Answer) -> Answer:
     answer, bounds = _serve_more(problem, start, work)
     if problem.policy.goal is Goal.PACK:
         answer, bounds[goals.DEVICES] = _Packing(problem, answer).run(work)
+        filled = answer if serves_all(problem, answer) else refill(problem, answer)
+        if filled.sets != answer.sets:
+            answer, bounds = filled, _bounds(problem, filled, work)
+            bounds[goals.DEVICES] = _Packing(problem, filled).bound(work)
     done = tuple(
         GoalReached(name=goal.name, value=goal.value, bound=bounds[goal.name]) for goal in reached(problem, answer)
     )
@@ -105,8 +111,9 @@ def _more_served(
     )
     best = None
     for better in _dives(problem, around, master, known, work):
-        if is_better(reached(problem, better), reached(problem, best or answer)):
-            best = better
+        filled = refill(problem, better)
+        if is_better(reached(problem, filled), reached(problem, best or answer)):
+            best = filled
     return best
 
 
@@ -182,31 +189,40 @@ class _Packing:
 
     def run(self, work: Work) -> tuple[Answer, int]:
         """The answer, and the fewest devices that could do."""
-        known = self.score[-1].value
-        columns = self.question.classes.columns_of(_without(self.answer, self.question.kept))
-        bounding = opening_master(self.question, columns)
-        fewest = fewest_devices(self.question, bounding, known, work, fineness=FINE[-1:], max_rounds=1)
+        bounding = self._bounding()
+        fewest = fewest_devices(self.question, bounding, self.num_devices, work, fineness=FINE[-1:], max_rounds=1)
         same = self.question.classes == self.around.classes and serves_all(self.problem, self.answer)
         master = bounding if same else self._master()
         self._fewer(master, fewest, work.part(2), is_hasty=True)
-        if self.score[-1].value > fewest:
-            known = self.score[-1].value
-            fewest = max(fewest, fewest_devices(self.question, bounding, known, work.part(2), fineness=FINE))
+        if self.num_devices > fewest:
+            fewest = max(fewest, fewest_devices(self.question, bounding, self.num_devices, work.part(2)))
         self._fewer(master, fewest, work, is_hasty=False)
-        return self.answer, min(fewest, self.score[-1].value)
+        return self.answer, min(fewest, self.num_devices)
+
+    def bound(self, work: Work) -> int:
+        """The fewest devices that could do."""
+        return fewest_devices(self.question, self._bounding(), self.num_devices, work.part(2))
+
+    @property
+    def num_devices(self) -> int:
+        return self.score[-1].value
+
+    def _bounding(self) -> Master:
+        columns = self.question.classes.columns_of(_without(self.answer, self.question.kept))
+        return opening_master(self.question, columns)
 
     def _fewer(self, master: Master, fewest: int, work: Work, *, is_hasty: bool) -> None:
         """Better answers, until one is known to be the best or the work is spent."""
         opened = len({number for seats in self.around.stays for devices, _ in seats for number in devices})
         served = 0 if master.aim.held else PENALTY * sum(self.around.asked)
-        if self.score[-1].value == fewest or not any(self.around.asked):
+        if self.num_devices <= fewest or not any(self.around.asked):
             return
-        known = served + opened - self.score[-1].value
+        known = served + opened - self.num_devices
         for better in _dives(self.problem, self.around, master, known, work, is_hasty=is_hasty):
             score = reached(self.problem, better)
             if is_better(score, self.score):
                 self.answer, self.score = better, score
-                if score[-1].value <= fewest:
+                if self.num_devices <= fewest:
                     break
 
     def _master(self) -> Master:

@@ -44,12 +44,15 @@ class NodeBudget:
 
     `host_devices` are the devices that are the node's memory: their load at its peak counts against `memory_bytes`
     as well. Where there is none, only `host_bytes_of` the replicas does. A replica that asks for no cores (no host
-    memory) is not held to them.
+    memory) is not held to them. `all_cpu_millis` and `all_memory_bytes` are what they could take if nobody else were
+    there.
     """
 
     name: str
     cpu_millis: int
     memory_bytes: int
+    all_cpu_millis: int
+    all_memory_bytes: int
     host_devices: DeviceSet
 
 
@@ -67,8 +70,9 @@ class Problem:
     device, may lie in host memory instead, `weights[i]` what one counts among those of its priority, `running[i]`
     where its replicas run and `running_offloads[i]` with how much offloaded.
 
-    `usable` groups the numbers of devices that may take shares by node, `allowed[i]` those among them of a type that
-    `demands[i]` takes; `nodes` and `node_of` (by device number) say what else a node has. `limits` are the devices'
+    `usable` groups the numbers of devices that may take shares by node. `of_type[i]` are all devices of a type that
+    `demands[i]` takes, in whatever state, `allowed[i]` the usable ones among them by node. `nodes` and
+    `node_of` (by device number) say what else a node has. `limits` are the devices'
     bytes below headroom, `budgets` the same less holdings. A running replica on a device that may not take it, on
     another number of devices or with more offloaded than asked now, is left out of `running`: it cannot stay.
     """
@@ -81,6 +85,7 @@ class Problem:
     nodes: tuple[NodeBudget, ...]
     node_of: tuple[int, ...]
     demands: tuple[Demand, ...]
+    of_type: tuple[DeviceSet, ...]
     allowed: tuple[tuple[DeviceSet, ...], ...]
     needs: tuple[Load, ...]
     weights: tuple[int, ...]
@@ -111,7 +116,9 @@ def pose(inventory: Inventory, demands: Sequence[Demand], policy: Policy, runnin
     reject_contradictions(inventory, demands, policy)
     devices, usable = inventory.devices, _usable_by_node(inventory)
     ordered = tuple(sorted(demands, key=lambda demand: -demand.priority))
-    allowed_by = {types: _of_types(devices, usable, types) for types in {demand.device_types for demand in ordered}}
+    all_types = dict.fromkeys(demand.device_types for demand in ordered)
+    of_type = {types: _of_type(devices, types) for types in all_types}
+    allowed_by = {types: _among(usable, numbers) for types, numbers in of_type.items()}
     runs = _Runs(inventory, usable, running)
     stays = [runs.of(demand, allowed_by[demand.device_types]) for demand in ordered]
     return Problem(
@@ -123,6 +130,7 @@ def pose(inventory: Inventory, demands: Sequence[Demand], policy: Policy, runnin
         nodes=tuple(_node_budgets(inventory, policy)),
         node_of=tuple(number for number, node in enumerate(inventory.nodes) for _ in node.devices),
         demands=ordered,
+        of_type=tuple(of_type[demand.device_types] for demand in ordered),
         allowed=tuple(allowed_by[demand.device_types] for demand in ordered),
         needs=tuple(need_of(demand.estimate) for demand in ordered),
         weights=weights_of(ordered),
@@ -206,6 +214,8 @@ def _node_budgets(inventory: Inventory, policy: Policy) -> list[NodeBudget]:
             name=node.name,
             cpu_millis=node_cpu_millis(node),
             memory_bytes=node_memory_bytes(node, policy.headroom),
+            all_cpu_millis=node.num_cpus * 1000,
+            all_memory_bytes=limit_bytes(node.host_memory_bytes, policy.headroom),
             host_devices=tuple(
                 number for number, device in zip(numbers, node.devices, strict=True) if device.kind is DeviceKind.HOST
             ),
@@ -214,14 +224,13 @@ def _node_budgets(inventory: Inventory, policy: Policy) -> list[NodeBudget]:
     ]
 
 
-def _of_types(
-    devices: Sequence[Device], usable: tuple[DeviceSet, ...], types: tuple[str, ...]
-) -> tuple[DeviceSet, ...]:
-    if not types:
-        return usable
-    return tuple(
-        tuple(number for number in of_node if is_of_type(devices[number].product, types)) for of_node in usable
-    )
+def _of_type(devices: Sequence[Device], types: tuple[str, ...]) -> DeviceSet:
+    return tuple(number for number, device in enumerate(devices) if is_of_type(device.product, types))
+
+
+def _among(usable: tuple[DeviceSet, ...], numbers: DeviceSet) -> tuple[DeviceSet, ...]:
+    wanted = frozenset(numbers)
+    return tuple(tuple(number for number in of_node if number in wanted) for of_node in usable)
 
 
 def places_of(running: Sequence[Placement]) -> dict[str, list[Placement]]:

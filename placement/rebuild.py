@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from placement.classes import Classes
 from placement.dive import Decided
 from placement.problem import Answer, DeviceSet, Problem
-from placement.table import Table
+from placement.table import Pending, Table
 
 SOLVER = "patterns"
 
@@ -40,7 +40,7 @@ def rebuild(problem: Problem, stays: Seats, classes: Classes, decided: Decided, 
 class _Building:
     def __init__(self, problem: Problem, stays: Seats, asked: Sequence[int]) -> None:
         self.problem, self.left = problem, list(asked)
-        self.table = Table(problem)
+        self.table = Table(problem, Pending(problem, problem.running, problem.running_offloads))
         for index, seats in enumerate(stays):
             for devices, offload in seats:
                 self.table.place(index, devices, offload)

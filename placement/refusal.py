@@ -8,13 +8,14 @@ devices cannot, empty and healthy as they could be.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 
-from placement.advice import advise
-from placement.feasible import is_usable
-from placement.missing import Missing
+from placement.advice import advise, last_resort
+from placement.missing import Missing, MissingBook
 from placement.plan import Cause, Refusal, RefusalKind
-from placement.units import percent, told_apart
+from placement.problem import DeviceSet
+from placement.units import gib, percent, told_apart
 
 Causes = tuple[tuple[Cause, int], ...]
 
@@ -30,17 +31,26 @@ CAUSE_WORDS = {
 }
 
 
+MAX_ADVISED = 100
+"""Refused models that get advice tried out for them; those after them, in order of priority, get the last resort."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Best:
     device: str
     room_bytes: int
 
 
-def refuse(missing: Missing) -> Refusal:
-    """The refusal of the replicas that are missing."""
-    is_blocked = missing.num_that_could_run() > missing.num_placed
-    kind = RefusalKind.BLOCKED if is_blocked else RefusalKind.INFEASIBLE
-    causes, best, advice = _count_causes(missing), _best(missing), advise(missing, kind)
+def refuse_all(book: MissingBook) -> Iterator[Refusal]:
+    """One refusal per demand with replicas missing, from the highest priority to the lowest."""
+    for position, missing in enumerate(book.refused()):
+        yield _refuse(missing, may_try=position < MAX_ADVISED)
+
+
+def _refuse(missing: Missing, *, may_try: bool) -> Refusal:
+    kind = RefusalKind.BLOCKED if missing.could_run_more() else RefusalKind.INFEASIBLE
+    causes, best = _count_causes(missing), _best(missing)
+    advice = advise(missing, kind) if may_try else last_resort(missing)
     return Refusal(
         model=missing.demand.model,
         num_replicas=missing.demand.num_replicas - missing.num_placed,
@@ -55,30 +65,55 @@ def refuse(missing: Missing) -> Refusal:
 
 
 def _count_causes(missing: Missing) -> Causes:
-    counts = Counter(_cause(missing, number) for number in range(len(missing.problem.devices)))
+    problem, counts = missing.problem, Counter[Cause]()
+    counts[Cause.WRONG_TYPE] = len(problem.devices) - len(problem.of_type[missing.index])
+    if sum(map(len, missing.allowed)) < len(problem.of_type[missing.index]):
+        usable = frozenset(number for of_node in missing.allowed for number in of_node)
+        for number in problem.of_type[missing.index]:
+            if number not in usable:
+                counts[Cause.CORDONED if problem.devices[number].cordoned else Cause.UNHEALTHY] += 1
+    for node, numbers in enumerate(missing.allowed):
+        if numbers:
+            _count_node(missing, node, numbers, counts)
     return tuple((cause, counts[cause]) for cause in Cause if counts[cause])
 
 
-def _cause(missing: Missing, number: int) -> Cause:
-    device = missing.problem.devices[number]
-    if device.cordoned:
-        return Cause.CORDONED
-    if not is_usable(device):
-        return Cause.UNHEALTHY
-    if missing.limit_of(number) < missing.need.peak_bytes:
-        return Cause.TOO_SMALL
-    neighbours = next(usable for usable in missing.problem.usable if number in usable)
-    return Cause.TOO_FEW_DEVICES if len(neighbours) < missing.demand.tensor_parallel else Cause.NO_ROOM
+def _count_node(missing: Missing, node: int, numbers: DeviceSet, counts: Counter[Cause]) -> None:
+    """Causes of the usable devices of one node."""
+    problem, rests, starts = missing.problem, missing.book.rests, missing.book.starts
+    least = missing.need.without(missing.most_offload(node))
+    peak, rest, start = least.peak_bytes, least.rest_bytes, least.start_bytes
+    too_few = len(numbers) < missing.demand.tensor_parallel
+    for number in numbers:
+        if problem.limits[number] < peak:
+            counts[Cause.TOO_SMALL] += 1
+        elif too_few:
+            counts[Cause.TOO_FEW_DEVICES] += 1
+        elif rests[number] + rest + max(starts[number], start) > problem.budgets[number]:
+            counts[Cause.NO_ROOM] += 1
+        else:
+            counts[_cause_beside(missing, number)] += 1
+
+
+def _cause_beside(missing: Missing, number: int) -> Cause:
+    """Why a device with room takes no replica: its node, or too few of its neighbours have room too."""
+    left = missing.book.left[missing.problem.node_of[number]]
+    if missing.demand.cpu_millis > left.cpu_millis:
+        return Cause.NO_CPU
+    offload = max(0, missing.need.peak_bytes - missing.room_on(number))
+    return Cause.NO_ROOM if missing.host_needed(number, offload) <= left.host_bytes else Cause.NO_HOST_MEMORY
 
 
 def _best(missing: Missing) -> _Best | None:
     """The device to name: of those that do not fit if there are any, the one with the most room."""
-    usable = [number for numbers in missing.problem.usable for number in numbers]
-    if not usable:
+    numbers = [number for of_node in missing.allowed for number in of_node]
+    if not numbers:
         return None
-    candidates = [number for number in usable if not missing.fits_on(number)] or usable
-    number = max(candidates, key=lambda number: (missing.room_on(number), -number))
-    return _Best(missing.problem.devices[number].id, max(0, missing.room_on(number)))
+    rests, starts, budgets = missing.book.rests, missing.book.starts, missing.problem.budgets
+    starting, peak = missing.need.start_bytes, missing.need.peak_bytes
+    rooms = [(budgets[n] - rests[n] - max(0, starts[n] - starting), -n) for n in numbers]
+    room, number = max((pair for pair in rooms if pair[0] < peak), default=max(rooms))
+    return _Best(missing.problem.devices[-number].id, max(0, room))
 
 
 def _sentence(missing: Missing, causes: Causes, best: _Best | None) -> str:
@@ -97,8 +132,18 @@ def _sentence(missing: Missing, causes: Causes, best: _Best | None) -> str:
 def _start(missing: Missing, needed: str) -> str:
     demand = missing.demand
     where = "one device" if demand.tensor_parallel == 1 else f"each of {demand.tensor_parallel} devices of one node"
+    needs = f"{needed} on {where}{_beside_words(missing)}"
     if demand.num_replicas == 1:
-        return f"No room for '{demand.model}': it needs {needed} on {where}"
+        return f"No room for '{demand.model}': it needs {needs}"
     num_missing = demand.num_replicas - missing.num_placed
     whom = f"{num_missing} of {demand.num_replicas} replicas of '{demand.model}'"
-    return f"No room for {whom}: each needs {needed} on {where}"
+    return f"No room for {whom}: each needs {needs}"
+
+
+def _beside_words(missing: Missing) -> str:
+    """What else a replica asks for: device types, cores, host memory."""
+    demand = missing.demand
+    types = f" of type {' or '.join(demand.device_types)}" if demand.device_types else ""
+    beside = [f"{demand.cpu_millis / 1000:g} cores"] if demand.cpu_millis else []
+    beside += [f"{gib(demand.host_memory_bytes)} of host memory"] if demand.host_memory_bytes else []
+    return f"{types} and {' and '.join(beside)} beside it" if beside else types

@@ -1,4 +1,4 @@
-"""`solve`: from what there is and what is wanted to a plan. The one entrance to both solvers."""
+"""`solve`: from what there is and what is wanted to a plan. The one entrance to all solvers."""
 
 from __future__ import annotations
 
@@ -26,7 +26,5 @@ def solve(
     """
     problem = pose(inventory, demands, policy, running)
     start = solve_greedy(problem)
-    answer = solve_exact(problem, start) if is_small(problem) else None
-    if answer is None:
-        answer = solve_large(problem, start)
+    answer = solve_exact(problem, start) if is_small(problem) else solve_large(problem, start)
     return assemble(problem, answer, inventory, running)

@@ -5,6 +5,7 @@ Mutable, owned by one run of `greedy`; knows nothing of goals.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from placement.feasible import Load, host_bytes_of
@@ -27,7 +28,7 @@ class Table:
     the one device) say again what the problem says, to be looked up fast.
     """
 
-    def __init__(self, problem: Problem) -> None:
+    def __init__(self, problem: Problem, pending: Pending) -> None:
         self.problem = problem
         self.rest = [0] * len(problem.devices)
         self.start = [0] * len(problem.devices)
@@ -39,7 +40,7 @@ class Table:
         self.singles: list[DeviceSet] = [(number,) for number in range(len(problem.devices))]
         self.shares: list[list[Share]] = [[] for _ in problem.demands]
         self.on_device: list[list[Share]] = [[] for _ in problem.devices]
-        self.pending = Pending(problem)
+        self.pending = pending
 
     def fits(self, number: int, need: Load) -> bool:
         start = max(self.start[number], need.start_bytes)
@@ -108,19 +109,21 @@ class Table:
 
 
 class Pending:
-    """What running replicas of demands not yet turned to take; they stay if they can.
+    """What replicas with a seat, of demands not yet turned to, take there; they stay if they can.
 
     Summed from the last demand to the first, with every step remembered, so that turning to a demand undoes its own.
     """
 
-    def __init__(self, problem: Problem) -> None:
+    def __init__(
+        self, problem: Problem, seats: Sequence[Sequence[DeviceSet]], offloads: Sequence[Sequence[int]]
+    ) -> None:
         self.rest = [0] * len(problem.devices)
         self.start = [0] * len(problem.devices)
         self.cpu = [0] * len(problem.nodes)
         self.host = [0] * len(problem.nodes)
         self._undo: list[list[tuple[list[int], int, int]]] = [[] for _ in problem.demands]
         for index in reversed(range(len(problem.demands))):
-            self._add(problem, index)
+            self._add(problem, index, list(zip(seats[index], offloads[index], strict=True)))
 
     @property
     def is_empty(self) -> bool:
@@ -131,10 +134,9 @@ class Pending:
         for values, position, before in reversed(self._undo[index]):
             values[position] = before
 
-    def _add(self, problem: Problem, index: int) -> None:
+    def _add(self, problem: Problem, index: int, seats: Sequence[tuple[DeviceSet, int]]) -> None:
         need, demand = problem.needs[index], problem.demands[index]
-        runs = zip(problem.running[index], problem.running_offloads[index], strict=True)
-        for devices, offload in list(runs)[: demand.num_replicas]:
+        for devices, offload in seats[: demand.num_replicas]:
             node = problem.node_of[devices[0]]
             for number in devices:
                 self._set(index, self.rest, number, self.rest[number] + need.rest_bytes - offload)

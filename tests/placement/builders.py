@@ -53,6 +53,7 @@ def with_device(
     numa_node: int | None = None,
     nvlink_peers: tuple[str, ...] | None = None,
     held_bytes: int | None = None,
+    product: str | None = None,
 ) -> Inventory:
     """The inventory with some facts of one device changed."""
 
@@ -67,10 +68,46 @@ def with_device(
             numa_node=device.numa_node if numa_node is None else numa_node,
             nvlink_peers=device.nvlink_peers if nvlink_peers is None else nvlink_peers,
             holdings=device.holdings if held_bytes is None else (holding,),
+            product=device.product if product is None else product,
         )
 
     nodes = (replace(node, devices=tuple(map(changed, node.devices))) for node in inventory.nodes)
     return replace(inventory, nodes=tuple(nodes))
+
+
+def with_node(
+    inventory: Inventory,
+    name: str,
+    *,
+    num_cpus: int | None = None,
+    host_gib: float | None = None,
+    held_cpu_millis: int = 0,
+    held_host_gib: float = 0.0,
+) -> Inventory:
+    """The inventory with other cores and other host memory on one node."""
+
+    def changed(node: Node) -> Node:
+        if node.name != name:
+            return node
+        return replace(
+            node,
+            num_cpus=node.num_cpus if num_cpus is None else num_cpus,
+            host_memory_bytes=node.host_memory_bytes if host_gib is None else int(host_gib * GIB),
+            held_cpu_millis=held_cpu_millis,
+            held_host_memory_bytes=int(held_host_gib * GIB),
+        )
+
+    return replace(inventory, nodes=tuple(map(changed, inventory.nodes)))
+
+
+def host(name: str, *, gib: int, num_cpus: int = 16) -> Inventory:
+    """One node without GPUs, whose device is its memory."""
+    total = gib * GIB
+    device = replace(
+        gpu(name, 0, total), id=f"{name}/host", uuid=f"{name}/host", kind=DeviceKind.HOST, product="host memory"
+    )
+    node = Node(name=name, num_cpus=num_cpus, host_memory_bytes=total, devices=(device,))
+    return Inventory(version=1, nodes=(node,))
 
 
 def estimate(weights: int, *, kv: int = 0, loading: int = 0) -> Estimate:
@@ -93,6 +130,11 @@ def demand(
     replicas: int = 1,
     tensor_parallel: int = 1,
     path: str = "",
+    types: tuple[str, ...] = (),
+    cpu_millis: int = 0,
+    host_gib: float = 0.0,
+    requests_per_s: float = 0.0,
+    offload_gib: float = 0.0,
 ) -> Demand:
     weights = int(gib * GIB) if num_bytes is None else num_bytes
     return Demand(
@@ -102,6 +144,11 @@ def demand(
         estimate=estimate(weights, kv=int(kv_gib * GIB), loading=int(loading_gib * GIB)),
         tensor_parallel=tensor_parallel,
         path=path,
+        device_types=types,
+        cpu_millis=cpu_millis,
+        host_memory_bytes=int(host_gib * GIB),
+        requests_per_s=requests_per_s,
+        max_offload_bytes=int(offload_gib * GIB),
     )
 
 
@@ -153,4 +200,39 @@ def _demand(draw: st.DrawFn, model: str, max_tensor_parallel: int) -> Demand:
         estimate=estimate(weights, kv=kv, loading=loading),
         tensor_parallel=draw(st.integers(1, max_tensor_parallel)),
         path=f"models[{model[1:]}]",
+    )
+
+
+@st.composite
+def rich_problems(draw: st.DrawFn, *, max_tensor_parallel: int = 2) -> tuple[Inventory, tuple[Demand, ...], Policy]:
+    """As `problems`, with device types, host devices, cores, host memory, rates and offload; all in single figures."""
+    inventory, demands, policy = draw(problems(max_tensor_parallel=max_tensor_parallel))
+    nodes = tuple(draw(_rich_node(node)) for node in inventory.nodes)
+    return replace(inventory, nodes=nodes), tuple(draw(_rich_demand(demand)) for demand in demands), policy
+
+
+@st.composite
+def _rich_node(draw: st.DrawFn, node: Node) -> Node:
+    devices = tuple(replace(d, product=draw(st.sampled_from(["NVIDIA H100 80GB", "Tesla V100"]))) for d in node.devices)
+    if devices and draw(st.sampled_from([False, False, False, True])):
+        devices = (replace(devices[0], kind=DeviceKind.HOST), *devices[1:])
+    return replace(
+        node,
+        devices=devices,
+        num_cpus=draw(st.sampled_from([4, 8, 1])),
+        host_memory_bytes=draw(st.sampled_from([40, 20, 10, 0])),
+        held_cpu_millis=draw(st.sampled_from([0, 0, 1500])),
+        held_host_memory_bytes=draw(st.sampled_from([0, 0, 7])),
+    )
+
+
+@st.composite
+def _rich_demand(draw: st.DrawFn, demand: Demand) -> Demand:
+    return replace(
+        demand,
+        device_types=draw(st.sampled_from([(), (), ("h100",), ("V100", "A100")])),
+        cpu_millis=draw(st.sampled_from([0, 0, 900, 2000])),
+        host_memory_bytes=draw(st.sampled_from([0, 0, 3, 9])),
+        requests_per_s=draw(st.sampled_from([0.0, 0.0, 1.5, 20.0])),
+        max_offload_bytes=draw(st.sampled_from([0, 0, 4, 30])),
     )

@@ -77,15 +77,16 @@ class TestExact:
         assert len(exact.placements) >= len(greedy.placements)
         assert _moves(before, exact) <= _moves(before, greedy)
 
-    def test_without_time_it_gives_no_answer_and_the_heuristic_stands(self) -> None:
+    def test_without_time_the_heuristic_stands_with_the_gap_that_is_known(self) -> None:
         inventory = fleet("n: 8x24GiB")
         demands = [demand(f"m{i}", gib=3.1 + i * 0.7, replicas=4, priority=i % 2) for i in range(8)]
         policy = Policy(time_limit_s=0.0)
         problem = pose(inventory, demands, policy)
         assert is_small(problem)
-        assert solve_exact(problem, solve_greedy(problem)) is None
-        plan = solve(inventory, demands, policy)
-        assert (plan.solver, plan.gap) == ("greedy", None)
+        greedy, plan = solve_greedy(problem), solve(inventory, demands, policy)
+        assert solve_exact(problem, greedy).sets == greedy.sets
+        assert (plan.solver, plan.gap) == ("greedy", (16 - 12) / 12)
+        assert [(goal.value, goal.bound) for goal in plan.goals[:2]] == [(16, 16), (12, 16)]
         assert verify(plan, inventory, demands, policy) == ()
 
     def test_a_large_fleet_is_left_to_the_heuristic(self) -> None:

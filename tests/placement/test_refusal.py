@@ -29,7 +29,7 @@ class TestSentence:
             "No room for 'qwen-32b': it needs 16.9 GiB on one device; the best of 1, 'inference-1/gpu-0', has 11.1 GiB "
             "above its 20 % headroom. Lower `models[0].max_model_len` or `models[0].max_num_seqs`, or set "
             "`models[0].kv_cache_bytes` to 214748365 (0.2 GiB) or less, or unload 'llama3-8b' (frees 6.1 GiB), "
-            "or add a device of at least 22 GiB."
+            "or add a device of at least 22 GiB, or allow offload of 6227702579 bytes (5.8 GiB) in `models[0]`."
         )
 
     def test_figures_that_differ_are_shown_so_that_they_differ(self) -> None:
