@@ -6,6 +6,7 @@ goal for which nothing better is known has the bound that always holds, and then
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from math import lcm
 from typing import NamedTuple
@@ -103,11 +104,18 @@ def most_staying(problem: Problem) -> int:
     return sum(min(demand.num_replicas, len(runs)) for demand, runs in both)
 
 
-def fewest_together(problem: Problem, index: int) -> int:
-    """Replicas of the demand, all of them served, that must share a device with another of it."""
-    demand, least = problem.demands[index], problem.needs[index].peak_bytes - problem.max_offloads[index]
-    fitting = sum(least <= problem.budgets[number] for of_node in problem.allowed[index] for number in of_node)
-    return max(0, demand.num_replicas * demand.tensor_parallel - fitting)
+def fewest_together(problem: Problem) -> tuple[int, ...]:
+    """Per demand: its replicas, all of them served, that must share a device with another of it."""
+    budgets_of: dict[tuple[str, ...], list[int]] = {}
+    together = list[int]()
+    for index, demand in enumerate(problem.demands):
+        if demand.device_types not in budgets_of:
+            numbers = (number for of_node in problem.allowed[index] for number in of_node)
+            budgets_of[demand.device_types] = sorted(problem.budgets[number] for number in numbers)
+        budgets = budgets_of[demand.device_types]
+        fitting = len(budgets) - bisect_left(budgets, problem.needs[index].peak_bytes - problem.max_offloads[index])
+        together.append(max(0, demand.num_replicas * demand.tensor_parallel - fitting))
+    return tuple(together)
 
 
 def serves_all(problem: Problem, answer: Answer) -> bool:
@@ -135,10 +143,9 @@ def opening(problem: Problem, answer: Answer, reached: Sequence[Reached]) -> Ope
     all_served = serves_all(problem, answer)
     stays = all_served and value_of[goals.STAYING] == sum(map(len, problem.running))
     kept = problem.running if stays else tuple(() for _ in problem.demands)
-    apart = all_served and value_of[goals.TOGETHER] == sum(
-        fewest_together(problem, index) for index in range(len(problem.demands))
-    )
-    asks = {index: _still_asked(problem, index, kept[index], apart=apart) for index in range(len(problem.demands))}
+    together = fewest_together(problem)
+    apart = all_served and value_of[goals.TOGETHER] == sum(together)
+    asks = {i: _still_asked(problem, i, kept[i], alone=apart and not least) for i, least in enumerate(together)}
     if all_served:
         asks = {index: ask._replace(num_running=0) for index, ask in asks.items()}
     opened = frozenset(number for sets in kept for devices in sets for number in devices)
@@ -155,10 +162,9 @@ def opening(problem: Problem, answer: Answer, reached: Sequence[Reached]) -> Ope
     return Opening(kept, classes, held, len(opened))
 
 
-def _still_asked(problem: Problem, index: int, kept: Sequence[DeviceSet], *, apart: bool) -> Asked:
+def _still_asked(problem: Problem, index: int, kept: Sequence[DeviceSet], *, alone: bool) -> Asked:
     demand, size = problem.demands[index], problem.demands[index].tensor_parallel
     num = (demand.num_replicas - len(kept)) * size
-    alone = apart and fewest_together(problem, index) == 0
     running = max(0, min(demand.num_replicas, len(problem.running[index])) - len(kept)) * size
     barred = frozenset(number for devices in kept for number in devices) if alone else frozenset[int]()
     need = problem.needs[index].without(problem.max_offloads[index])

@@ -195,20 +195,16 @@ def _kinds(
 def _takers(
     problem: Problem, members: Sequence[Sequence[int]], asked: Mapping[int, Asked]
 ) -> dict[int, frozenset[int]]:
-    """The kinds that every device may take."""
+    """The kinds that every device may take, worked out once for all devices of one type."""
     of_types: dict[tuple[str, ...], list[int]] = {}
     barred: dict[int, set[int]] = {}
     for kind, (first, *_) in enumerate(members):
         of_types.setdefault(problem.demands[first].device_types, []).append(kind)
         for number in asked[first].barred:
             barred.setdefault(number, set()).add(kind)
-    takers: dict[int, list[int]] = {number: [] for of_node in problem.usable for number in of_node}
-    for kinds in of_types.values():
+    types_of: dict[int, tuple[tuple[str, ...], ...]] = {n: () for of_node in problem.usable for n in of_node}
+    for types, kinds in of_types.items():
         for number in (number for of_node in problem.allowed[members[kinds[0]][0]] for number in of_node):
-            takers[number] += kinds
-    known: dict[tuple[int, ...], frozenset[int]] = {}
-    return {
-        number: known.setdefault(key, frozenset(key))
-        for number, kinds in takers.items()
-        for key in (tuple(kind for kind in kinds if kind not in barred.get(number, ())),)
-    }
+            types_of[number] += (types,)
+    known = {every: frozenset(kind for types in every for kind in of_types[types]) for every in set(types_of.values())}
+    return {number: known[every].difference(barred.get(number, ())) for number, every in types_of.items()}

@@ -73,9 +73,9 @@ class Work:
         if self.whole is not None:
             self.whole.spend(num)
 
-    def part(self, of: int) -> Work:
-        """One of so many even parts of what is left."""
-        return Work(self.left // of, self)
+    def part(self, num: int, *, of: int) -> Work:
+        """So many of even parts of what is left."""
+        return Work(self.left * num // of, self)
 
     @property
     def is_done(self) -> bool:

@@ -17,6 +17,7 @@ from typing import NamedTuple
 from ortools.algorithms.python import knapsack_solver
 
 CELLS_PER_WORK = 500
+WORK_PER_THING = 4
 EXACT_GRID = 2000
 """An exact grid may be so fine whatever was asked for."""
 MAX_SWAPS = 8
@@ -146,11 +147,7 @@ def _fits(things: Sequence[Thing], fill: Fill, room: int, level: _Level) -> bool
 
 def _dynamic(things: Sequence[Thing], sizes: Sequence[int], capacity: int) -> Found:
     """By dynamic programming; a thing that may lie there often becomes bundles of 1, 2, 4, ... of it."""
-    bundles = [
-        (position, count)
-        for position, (thing, size) in enumerate(zip(things, sizes, strict=True))
-        for count in _powers(thing.most if size == 0 else min(thing.most, capacity // size))
-    ]
+    bundles = list(_bundles(things, sizes, capacity))
     solver = knapsack_solver.KnapsackSolver(
         knapsack_solver.SolverType.KNAPSACK_DYNAMIC_PROGRAMMING_SOLVER, "fill of a device"
     )
@@ -162,13 +159,20 @@ def _dynamic(things: Sequence[Thing], sizes: Sequence[int], capacity: int) -> Fo
         if solver.best_solution_contains(bundle):
             number = things[position].number
             counts[number] = counts.get(number, 0) + count
-    return Found(tuple(sorted(counts.items())), value, value, 1 + len(bundles) * (capacity + 50) // CELLS_PER_WORK)
+    return Found(
+        tuple(sorted(counts.items())),
+        value,
+        value,
+        1 + len(things) * WORK_PER_THING + len(bundles) * capacity // CELLS_PER_WORK,
+    )
 
 
-def _powers(most: int) -> Iterator[int]:
-    """Numbers that add up to every number from 0 to `most`."""
-    power = 1
-    while most > 0:
-        yield min(power, most)
-        most -= power
-        power *= 2
+def _bundles(things: Sequence[Thing], sizes: Sequence[int], capacity: int) -> Iterator[tuple[int, int]]:
+    """Positions and counts that add up to every number of a thing that could lie there."""
+    for position, (thing, size) in enumerate(zip(things, sizes, strict=True)):
+        most = thing.most if size == 0 else min(thing.most, capacity // size)
+        power = 1
+        while most > 0:
+            yield position, min(power, most)
+            most -= power
+            power *= 2

@@ -38,7 +38,7 @@ from placement.problem import Answer, DeviceSet, Problem, loads_of
 from placement.rebuild import Seat, Seats, rebuild
 from placement.score import is_better, levels, reached
 
-WORK_PER_S = 400_000
+WORK_PER_S = 600_000
 """Work in a second of `Policy.time_limit_s`; see `Work`."""
 MAX_DIVES = 400
 PENALTY = 20
@@ -88,7 +88,7 @@ def _bounds(problem: Problem, answer: Answer, work: Work) -> Bounds:
         elif goal.name == goals.STAYING:
             bounds[goal.name] = most_staying(problem)
         elif goal.name == goals.TOGETHER and serves_all(problem, answer):
-            bounds[goal.name] = sum(fewest_together(problem, index) for index in range(len(problem.demands)))
+            bounds[goal.name] = sum(fewest_together(problem))
         else:
             bounds[goal.name] = 0
     return bounds
@@ -130,11 +130,12 @@ def _around(
     problem: Problem, answer: Answer, *, keeps_running: bool = True, may_crowd: bool = False, asks_all: bool = False
 ) -> _Around:
     """`may_crowd`: replicas of a demand may share a device. `asks_all`: also for what was refused."""
+    together = fewest_together(problem)
     spared, stays, asks = ailing(problem), list[tuple[tuple[DeviceSet, int], ...]](), dict[int, Asked]()
     for index, demand in enumerate(problem.demands):
         seats = list(zip(answer.sets[index], answer.offloads_of(index), strict=True))
         num = demand.num_replicas if asks_all else len(seats)
-        if demand.tensor_parallel > 1 or not (may_crowd or fewest_together(problem, index) == 0):
+        if demand.tensor_parallel > 1 or not (may_crowd or together[index] == 0):
             num, staying = len(seats), seats
         else:
             runs = Counter(zip(problem.running[index], problem.running_offloads[index], strict=True))
@@ -193,15 +194,15 @@ class _Packing:
         fewest = fewest_devices(self.question, bounding, self.num_devices, work, fineness=FINE[-1:], max_rounds=1)
         same = self.question.classes == self.around.classes and serves_all(self.problem, self.answer)
         master = bounding if same else self._master()
-        self._fewer(master, fewest, work.part(2), is_hasty=True)
+        self._fewer(master, fewest, work.part(3, of=5), is_hasty=True)
         if self.num_devices > fewest:
-            fewest = max(fewest, fewest_devices(self.question, bounding, self.num_devices, work.part(2)))
+            fewest = max(fewest, fewest_devices(self.question, bounding, self.num_devices, work.part(1, of=2)))
         self._fewer(master, fewest, work, is_hasty=False)
         return self.answer, min(fewest, self.num_devices)
 
     def bound(self, work: Work) -> int:
         """The fewest devices that could do."""
-        return fewest_devices(self.question, self._bounding(), self.num_devices, work.part(2))
+        return fewest_devices(self.question, self._bounding(), self.num_devices, work.part(1, of=2))
 
     @property
     def num_devices(self) -> int:
