@@ -129,12 +129,16 @@ def ailing(problem: Problem) -> frozenset[int]:
 
 
 class Opening(NamedTuple):
-    """The question of the fewest devices: what is asked for beside `kept`, on `num_opened` devices in use anyway."""
+    """The question of the fewest devices: what is asked for beside `kept`, on `num_opened` devices in use anyway.
+
+    `least` are in use whatever the patterns: a demand with more replicas than devices is on all of them.
+    """
 
     kept: Sequence[Sequence[DeviceSet]]
     classes: Classes
     held: tuple[tuple[Worth, int], ...]
     num_opened: int
+    least: int
 
 
 def opening(problem: Problem, answer: Answer, reached: Sequence[Reached]) -> Opening:
@@ -159,7 +163,12 @@ def opening(problem: Problem, answer: Answer, reached: Sequence[Reached]) -> Ope
     else:
         serving = [goal for goal in reached if goal.priority is not None]
         held = tuple((worth_of(problem, classes, goal), goal.value * parts_of(problem)) for goal in serving)
-    return Opening(kept, classes, held, len(opened))
+    crowds = [
+        demand.num_replicas * demand.tensor_parallel - least
+        for demand, least in zip(problem.demands, together, strict=True)
+        if apart and least
+    ]
+    return Opening(kept, classes, held, len(opened), max([len(opened), *crowds]))
 
 
 def _still_asked(problem: Problem, index: int, kept: Sequence[DeviceSet], *, alone: bool) -> Asked:
@@ -193,4 +202,4 @@ def fewest_devices(
     """Devices that must be in use; `at_most` are known to do."""
     state = master.relax(work, enough=question.num_opened - at_most, fineness=fineness, max_rounds=max_rounds)
     new = 0 if state is None or state.bound is None else -state.bound
-    return max(0, min(at_most, question.num_opened + new))
+    return min(at_most, max(question.least, question.num_opened + new))

@@ -87,7 +87,7 @@ class Master:
             min(price, price * kind.rest_bytes // room) if room > 0 else 0
             for room, kind in zip(rooms, self.kinds, strict=True)
         )
-        return Duals(kinds, tuple(max(kinds) for _ in self.aim.held), tuple(0 for _ in self.sorts))
+        return Duals(kinds, tuple(max(kinds, default=0) for _ in self.aim.held), tuple(0 for _ in self.sorts))
 
     def _build(self) -> None:
         self._lp = lp = pywraplp.Solver.CreateSolver("GLOP")

@@ -125,11 +125,11 @@ def _beaten(question: Question, running: tuple[Placement, ...]) -> Iterator[str]
 def _beaten_by(answer: Answer, problem: Problem) -> list[str]:
     """Goals whose bound an exact answer beats; as far as both reached the same before."""
     best = {goal.name: goal for goal in solve_exact(problem, answer).goals}
+    is_more_better = {one.name: one.is_more_better for one in reached(problem, answer)}
     beaten = list[str]()
     for goal in answer.goals:
         exact = best[goal.name].value if goal.name in best else goal.value
-        sign = -1 if goal.bound < goal.value or (goal.bound == goal.value and exact < goal.value) else 1
-        if (exact - goal.bound) * sign > 0:
+        if exact != goal.bound and (exact > goal.bound) is is_more_better[goal.name]:
             beaten.append(f"{goal.name}: {goal.bound} is beaten by {exact}")
         if exact != goal.value:
             break
