@@ -1,4 +1,4 @@
-"""`solve`: from what there is and what is wanted to a plan. The one entrance to both solvers."""
+"""`solve`: from what there is and what is wanted to a plan. The one entrance to all solvers."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from placement.demand import Demand
 from placement.exact import is_small, solve_exact
 from placement.greedy import solve_greedy
 from placement.inventory import Inventory
+from placement.packing import solve_large
 from placement.plan import Placement, Plan
 from placement.policy import Policy
 from placement.problem import pose
@@ -24,7 +25,6 @@ def solve(
     Raises: InvalidProblem when inventory, demands or policy contradict themselves.
     """
     problem = pose(inventory, demands, policy, running)
-    answer = solve_greedy(problem)
-    if is_small(problem):
-        answer = solve_exact(problem, answer)
+    start = solve_greedy(problem)
+    answer = solve_exact(problem, start) if is_small(problem) else solve_large(problem, start)
     return assemble(problem, answer, inventory, running)

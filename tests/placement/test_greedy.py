@@ -89,11 +89,11 @@ class TestExact:
         assert [(goal.value, goal.bound) for goal in plan.goals[:2]] == [(16, 16), (12, 16)]
         assert verify(plan, inventory, demands, policy) == ()
 
-    def test_a_large_fleet_is_left_to_the_heuristic(self) -> None:
+    def test_a_large_fleet_is_left_to_patterns(self) -> None:
         inventory = fleet(*(f"n{i}: 8x80GiB" for i in range(20)))
         demands = [demand(f"m{i}", gib=11 + i, replicas=16, priority=i % 3) for i in range(12)]
         plan = solve(inventory, demands, Policy())
-        assert plan.solver == "greedy"
+        assert plan.solver == "patterns"
         assert verify(plan, inventory, demands, Policy()) == ()
 
 
