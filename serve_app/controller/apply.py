@@ -26,6 +26,7 @@ from serve_app.controller.proposal import (
     Proposal,
     changed_models,
     keep_estimates,
+    rates_seen,
     restart_keys,
     staying,
     told_apart,
@@ -103,7 +104,13 @@ class Applier:
         plan = told_apart(plan, stored.plan, changed)
         asked_before = {demand.model: demand for demand in (*demands, *stored.demands)}
         ordered = await asyncio.to_thread(
-            steps, stored.plan, plan, inventory, demands, demands_before=tuple(asked_before.values())
+            steps,
+            stored.plan,
+            plan,
+            inventory,
+            demands,
+            demands_before=tuple(asked_before.values()),
+            rates=rates_seen(tenure.report.load_s for tenure in self._ledger.tenures.values() if tenure.report),
         )
         new = slots_of(plan, inventory, settings.models, weights)
         slots = beside(new, tuple(self._ledger.slots.values()), mark=str(inventory.version))

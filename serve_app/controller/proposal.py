@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 
+from placement.changes import Rates
 from placement.demand import Demand
 from placement.inventory import Inventory
 from placement.plan import Placement, Plan
-from placement.steps import Steps
+from placement.steps import DEFAULT_RATES, Steps
 from serve_app.config.settings import ModelSettings, Settings
 from serve_app.controller.claims import Slot, Weights
 
@@ -66,6 +67,11 @@ def told_apart(plan: Plan, before: Plan, changed: Collection[str]) -> Plan:
     """The plan with new names for the replicas of changed models: an old and a new engine are two replicas."""
     first = {model: 1 + max(_ordinals(before, model), default=-1) for model in changed}
     return replace(plan, placements=tuple(_renamed(one, first.get(one.model, 0)) for one in plan.placements))
+
+
+def rates_seen(loads_s: Iterable[float]) -> Rates:
+    """The default rates, with the quickest start of this cluster as what any start takes besides its weights."""
+    return replace(DEFAULT_RATES, start_s=max(DEFAULT_RATES.start_s, min(loads_s, default=0.0)))
 
 
 def _engine(model: ModelSettings) -> tuple[object, ...]:

@@ -10,8 +10,9 @@ import pytest
 
 from placement.policy import Policy
 from placement.solver import solve
+from placement.steps import DEFAULT_RATES
 from serve_app.controller.claims import Weights
-from serve_app.controller.proposal import changed_models, keep_estimates, restart_keys, staying, told_apart
+from serve_app.controller.proposal import changed_models, keep_estimates, rates_seen, restart_keys, staying, told_apart
 from serve_app.gateway.standalone import standalone_settings
 from tests.placement.builders import demand, fleet
 
@@ -79,3 +80,9 @@ class TestToldApart:
         before = solve(one, [demand("m", gib=4, replicas=2), demand("n", gib=4)], Policy())
         after = told_apart(before, before, changed={"m"})
         assert sorted(placement.replica for placement in after.placements) == ["m#2", "m#3", "n#0"]
+
+
+class TestRatesSeen:
+    def test_the_quickest_start_seen_here_is_what_a_start_takes_besides_its_weights(self) -> None:
+        assert rates_seen([11.5, 9.0, 30.0]).start_s == 9.0
+        assert rates_seen([0.1]) == rates_seen([]) == DEFAULT_RATES
