@@ -103,6 +103,6 @@ def real_params(config: dict[str, Any]) -> int:
     auto = AutoModelForImageTextToText if "vision_config" in config else AutoModelForCausalLM
     with torch.device("meta"):
         model = auto.from_config(AutoConfig.for_model(model_type, **json.loads(json.dumps(entries))))
-    tied = model.config.get_text_config().tie_word_embeddings
+    tied = getattr(model.config.get_text_config(), "tie_word_embeddings", model.config.tie_word_embeddings)
     heads = ("lm_head.weight", "embed_out.weight") if tied else ()
     return sum(parameter.numel() for name, parameter in model.named_parameters() if name not in heads)
