@@ -137,9 +137,10 @@ def reject_bad_arguments(spec: ModelSpec, *, max_model_len: int, max_num_seqs: i
         raise BadEngineArguments("max_num_seqs", f"max_num_seqs {max_num_seqs} is not between 1 and {MOST_SEQS}")
     if tensor_parallel < 1:
         raise BadEngineArguments("tensor_parallel", f"tensor_parallel {tensor_parallel} is below 1")
-    for name, number in spec.divided:
-        if number % tensor_parallel:
-            message = f"{name} {number} does not divide among {tensor_parallel} devices"
+    for one in spec.divided:
+        if not one.among(tensor_parallel):
+            parts = f" in multiples of {one.grain}" if one.grain > 1 else ""
+            message = f"{one.name} {one.number} does not divide among {tensor_parallel} devices{parts}"
             raise BadEngineArguments("tensor_parallel", message)
     kv_heads = max(spec.num_kv_heads, 1)
     if max(kv_heads, tensor_parallel) % min(kv_heads, tensor_parallel) and not _has_latent(spec):
