@@ -28,18 +28,14 @@ from placement.kv_cache import (
     kv_cache_bytes,
     kv_cache_bytes_for,
 )
-from placement.model_spec import ModelSpec, model_spec
+from placement.model_spec import ModelSpec, model_spec, weights_bytes_from_config
 from placement.safetensors_header import (
     SafetensorsHeader,
     header_bytes_needed,
     parse_safetensors_header,
     weights_bytes_from_headers,
 )
-from placement.weights_count import (
-    loadable_bytes_from_headers,
-    weights_bytes_from_config,
-    weights_bytes_per_device,
-)
+from placement.weights_count import loadable_bytes_from_headers, weights_bytes_per_device
 
 __all__ = [
     "CUDA_CONTEXT_BYTES",

@@ -20,7 +20,7 @@ from placement.ffn_modules import dense_width, expert_width, shared_width
 from placement.language_modules import language_modules
 from placement.layer_plan import LayerPlan, Mixer, Mlp, layer_plan
 from placement.modules import FLOAT32_BYTES, Module
-from placement.quantization import Quantization, quantization_of
+from placement.quantization import Quantization, module_bytes, quantization_of
 from placement.state_modules import state_shape
 from placement.vision_modules import vision_modules
 
@@ -134,6 +134,23 @@ def model_spec(
         assumed=assumed,
         uncounted=uncounted or _unknown_format(quantization),
     )
+
+
+def num_params(spec: ModelSpec) -> int:
+    """Parameters as a checkpoint stores them: tied embeddings once, layers for predicting several tokens included."""
+    return sum(module.num_params for module in spec.modules)
+
+
+def weights_bytes_from_config(spec: ModelSpec) -> int:
+    """Bytes of the whole checkpoint. Exact for one stored in the spec's dtype, quantised or not.
+
+    Raises: UnsupportedModel naming what a config does not tell.
+    """
+    if spec.uncounted or spec.assumed:
+        what = spec.uncounted or f"the model_type {spec.model_type!r}"
+        message = f"weights cannot be counted from config.json alone with {what}; safetensors files beside it tell them"
+        raise UnsupportedModel("quantization_config" if "quantization" in what else "model_type", message)
+    return sum(module_bytes(module, spec.quantization, dtype_bytes=spec.dtype_bytes) for module in spec.modules)
 
 
 def _language_config(config: Mapping[str, object]) -> tuple[str, Mapping[str, object]]:

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from placement.families import FAMILIES, TEXT_ALIASES, WRAPPERS
-from placement.model_spec import ModelSpec, model_spec
-from placement.weights_count import loadable_bytes_from_config, num_params, weights_bytes_from_config
+from placement.model_spec import ModelSpec, model_spec, num_params, weights_bytes_from_config
+from placement.weights_count import loadable_bytes_from_config
 from tests.placement.published import FP8_BLOCKS, MXFP4, families, family_config
 
 BY_REMOTE_CODE = {"baichuan", "chatglm", "exaone", "internlm", "internlm2", "internlm3", "minicpm", "qwen", "xverse"}

@@ -10,10 +10,10 @@ import pytest
 from placement.errors import BadEngineArguments, UnsupportedModel
 from placement.estimate import reject_bad_arguments
 from placement.kept_modules import KeptModules
-from placement.model_spec import ModelSpec, model_spec
+from placement.model_spec import ModelSpec, model_spec, num_params, weights_bytes_from_config
 from placement.modules import Module, Shape
 from placement.quantization import Packing, Scales, module_bytes
-from placement.weights_count import loaded_bytes, num_params, weights_bytes_from_config
+from placement.weights_count import loaded_bytes
 from tests.placement.published import DATA, FP8_BLOCKS, MXFP4, family_config
 
 AWQ = {"quant_method": "awq", "bits": 4, "group_size": 128, "zero_point": True}
