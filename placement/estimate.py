@@ -28,18 +28,14 @@ from placement.kv_cache import (
     kv_cache_bytes,
     kv_cache_bytes_for,
 )
-from placement.model_spec import ModelSpec, model_spec
+from placement.model_spec import ModelSpec, model_spec, weights_bytes_from_config
 from placement.safetensors_header import (
     SafetensorsHeader,
     header_bytes_needed,
     parse_safetensors_header,
     weights_bytes_from_headers,
 )
-from placement.weights_count import (
-    loadable_bytes_from_headers,
-    weights_bytes_from_config,
-    weights_bytes_per_device,
-)
+from placement.weights_count import loadable_bytes_from_headers, weights_bytes_per_device
 
 __all__ = [
     "CUDA_CONTEXT_BYTES",
@@ -137,9 +133,10 @@ def reject_bad_arguments(spec: ModelSpec, *, max_model_len: int, max_num_seqs: i
         raise BadEngineArguments("max_num_seqs", f"max_num_seqs {max_num_seqs} is not between 1 and {MOST_SEQS}")
     if tensor_parallel < 1:
         raise BadEngineArguments("tensor_parallel", f"tensor_parallel {tensor_parallel} is below 1")
-    for name, number in spec.divided:
-        if number % tensor_parallel:
-            message = f"{name} {number} does not divide among {tensor_parallel} devices"
+    for one in spec.divided:
+        if not one.among(tensor_parallel):
+            parts = f" in multiples of {one.grain}" if one.grain > 1 else ""
+            message = f"{one.name} {one.number} does not divide among {tensor_parallel} devices{parts}"
             raise BadEngineArguments("tensor_parallel", message)
     kv_heads = max(spec.num_kv_heads, 1)
     if max(kv_heads, tensor_parallel) % min(kv_heads, tensor_parallel) and not _has_latent(spec):

@@ -20,7 +20,7 @@ from placement.ffn_modules import dense_width, expert_width, shared_width
 from placement.language_modules import language_modules
 from placement.layer_plan import LayerPlan, Mixer, Mlp, layer_plan
 from placement.modules import FLOAT32_BYTES, Module
-from placement.quantization import Quantization, quantization_of
+from placement.quantization import Quantization, module_bytes, quantization_of
 from placement.state_modules import state_shape
 from placement.vision_modules import vision_modules
 
@@ -52,11 +52,23 @@ class Widths:
     whole: int
 
 
+@dataclass(frozen=True, slots=True)
+class Divided:
+    """A number that ranks share evenly, each a multiple of `grain` where there is more than one."""
+
+    name: str
+    number: int
+    grain: int = 1
+
+    def among(self, ranks: int) -> bool:
+        return self.number % ranks == 0 and (ranks == 1 or self.number // ranks % self.grain == 0)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelSpec:
     """`dtype_bytes` is the width of weights and activations as the engine runs them, `kv_dtype_bytes` the cache's.
 
-    Heads are 0 where no layer attends. `divided`: what tensor parallelism must divide, by name. `assumed`: why it is
+    Heads are 0 where no layer attends. `divided`: what tensor parallelism must divide. `assumed`: why it is
     counted as a Llama, empty for a known family. `uncounted`: what of the weights a config cannot tell, empty for none.
     """
 
@@ -75,7 +87,7 @@ class ModelSpec:
     caches: tuple[LayerCache, ...]
     widths: Widths
     has_experts: bool
-    divided: tuple[tuple[str, int], ...]
+    divided: tuple[Divided, ...]
     quantization: Quantization | None = None
     assumed: str = ""
     uncounted: str = ""
@@ -111,17 +123,34 @@ def model_spec(
         vocab_size=keys.number("vocab_size"),
         max_position=keys.number("max_position_embeddings") if heads else MAX_NUMBER,
         dtype_bytes=dtype_bytes,
-        kv_dtype_bytes=_kv_dtype_bytes(kv_dtype, dtype_bytes),
+        kv_dtype_bytes=_kv_dtype_bytes(kv_dtype, dtype_bytes, quantization),
         tied_embeddings=tied,
         modules=language_modules(keys, family, plan, heads, tied=tied) + vision,
         caches=_caches(keys, family, plan, heads),
         widths=_widths(keys, family, plan, heads),
         has_experts=Mlp.EXPERTS in plan.mlps,
-        divided=_divided(keys, family, plan, heads),
+        divided=_divided(keys, family, plan, heads, quantization),
         quantization=quantization,
         assumed=assumed,
         uncounted=uncounted or _unknown_format(quantization),
     )
+
+
+def num_params(spec: ModelSpec) -> int:
+    """Parameters as a checkpoint stores them: tied embeddings once, layers for predicting several tokens included."""
+    return sum(module.num_params for module in spec.modules)
+
+
+def weights_bytes_from_config(spec: ModelSpec) -> int:
+    """Bytes of the whole checkpoint. Exact for one stored in the spec's dtype, quantised or not.
+
+    Raises: UnsupportedModel naming what a config does not tell.
+    """
+    if spec.uncounted or spec.assumed:
+        what = spec.uncounted or f"the model_type {spec.model_type!r}"
+        message = f"weights cannot be counted from config.json alone with {what}; safetensors files beside it tell them"
+        raise UnsupportedModel("quantization_config" if "quantization" in what else "model_type", message)
+    return sum(module_bytes(module, spec.quantization, dtype_bytes=spec.dtype_bytes) for module in spec.modules)
 
 
 def _language_config(config: Mapping[str, object]) -> tuple[str, Mapping[str, object]]:
@@ -219,17 +248,21 @@ def _widths(keys: ConfigKeys, family: Family, plan: LayerPlan, heads: Heads | No
     return max(found, key=lambda one: one.split + one.whole)
 
 
-def _divided(keys: ConfigKeys, family: Family, plan: LayerPlan, heads: Heads | None) -> tuple[tuple[str, int], ...]:
+def _divided(
+    keys: ConfigKeys, family: Family, plan: LayerPlan, heads: Heads | None, quantization: Quantization | None
+) -> tuple[Divided, ...]:
     """Source: vLLM 0.32 `config/model.py`, verify_with_parallel_config, and `divide` in its parallel layers."""
-    found = [("num_attention_heads", heads.num_heads)] if heads else []
+    packing = quantization.packing if quantization is not None else None
+    grain = packing.grain if packing is not None else 1
+    found = [Divided("num_attention_heads", heads.num_heads)] if heads else []
     if Mlp.DENSE in plan.mlps:
-        found.append((family.dense_width, dense_width(keys, family)))
+        found.append(Divided(family.dense_width, dense_width(keys, family), grain))
     if family.experts is not None and Mlp.EXPERTS in plan.mlps:
-        found.append((family.experts.width, expert_width(keys, family.experts)))
+        found.append(Divided(family.experts.width, expert_width(keys, family.experts), grain))
     if plan.with_state:
         shape = state_shape(keys, family)
         assert shape is not None
-        found.append(("heads of the linear layers", shape.divisor))
+        found.append(Divided("heads of the linear layers", shape.divisor))
     return tuple(found)
 
 
@@ -242,9 +275,13 @@ def _dtype_bytes(config: Mapping[str, object], text: Mapping[str, object], dtype
     return DTYPE_BYTES["bfloat16"] if dtype == "auto" and name in AUTO_DTYPES else DTYPE_BYTES[name]
 
 
-def _kv_dtype_bytes(kv_dtype: str, dtype_bytes: int) -> int:
+def _kv_dtype_bytes(kv_dtype: str, dtype_bytes: int, quantization: Quantization | None) -> int:
+    """A quantised checkpoint may bring scales for an FP8 cache, which vLLM then takes where it may choose.
+
+    Source: vLLM 0.32 `utils/torch_utils.py`, resolve_kv_cache_dtype_string, and `attention/attention.py`.
+    """
     if kv_dtype == "auto":
-        return dtype_bytes
+        return (quantization.cache_bytes if quantization is not None else None) or dtype_bytes
     if kv_dtype not in KV_DTYPE_BYTES:
         raise UnsupportedModel("kv_dtype", f"kv_dtype {kv_dtype!r} is none of auto, {', '.join(KV_DTYPE_BYTES)}")
     return KV_DTYPE_BYTES[kv_dtype]

@@ -17,6 +17,7 @@ from placement.errors import UnsupportedModel
 from placement.kept_modules import KeptModules
 from placement.modules import FLOAT32_BYTES, Module, Role, Shape, Split, rank_shape
 
+FP8_BYTES = 1
 FLOAT16_BYTES = 2
 INT32_BYTES = 4
 INT64_BYTES = 8
@@ -55,6 +56,16 @@ class Packing:
     extra_numbers: int = 0
     loaded_multiple: int = 1
 
+    @property
+    def grain(self) -> int:
+        """Width of an MLP must be a multiple of this on each rank, or no kernel takes it; 1 for any width.
+
+        Source: vLLM 0.32 `quantization/fp8.py`, validate_fp8_block_shape, and the group checks of its kernels.
+        """
+        if self.scales is Scales.BLOCK:
+            return max(self.block)
+        return self.group if self.scales is Scales.GROUP and self.group and self.loaded_multiple == 1 else 1
+
     def matrix_bytes(self, shape: Shape, *, dtype_bytes: int) -> int:
         """Bytes of one matrix with its scales, without the bias."""
         scale_bytes = dtype_bytes if self.scale_bytes is None else self.scale_bytes
@@ -84,14 +95,16 @@ class Packing:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Quantization:
-    """`packing` None: of an unknown kind. `kv_scales`: a float32 for keys and one for values in each layer."""
+    """`packing` None: of an unknown kind. `kv_scale_bytes`: of one scale for keys and one for values in each layer, 0
+    without. `cache_bytes`: width of the KV cache that an engine then takes by itself; None is the model's own."""
 
     method: str
     packing: Packing | None
     kept: KeptModules
     experts_only: bool = False
     head_too: bool = False
-    kv_scales: bool = False
+    kv_scale_bytes: int = 0
+    cache_bytes: int | None = None
 
     def num_packed(self, module: Module) -> int:
         """In how many of its layers `module` is quantised."""
@@ -121,7 +134,7 @@ def module_bytes(
     if loaded:
         shape = _rounded_up(shape, module.split, packing.loaded_multiple)
     one = packing.matrix_bytes(shape, dtype_bytes=dtype_bytes) + shape.bias * dtype_bytes
-    scales = FLOAT32_BYTES * _kv_parts(module) if quantization.kv_scales else 0
+    scales = quantization.kv_scale_bytes * _kv_parts(module)
     return module.copies * (packed * (one + scales) + (num_layers - packed) * plain)
 
 
@@ -235,9 +248,10 @@ def _modelopt(own: ConfigKeys) -> Quantization:
         "FP8": Packing(bits=8, scales=Scales.TENSOR, extra_bytes=FLOAT32_BYTES),
         "NVFP4": Packing(bits=4, scales=Scales.GROUP, scale_bytes=1, group=NVFP4_GROUP, extra_bytes=2 * FLOAT32_BYTES),
     }.get(algorithm)
+    cached = own.text("kv_cache_quant_algo") == "FP8" or own.has("kv_cache_scheme")
     return Quantization(
         method=f"modelopt {algorithm}", packing=packing, kept=_kept(own, "exclude_modules", "ignore"),
-        kv_scales=own.text("kv_cache_quant_algo") == "FP8",
+        kv_scale_bytes=FLOAT32_BYTES if cached else 0, cache_bytes=FP8_BYTES if cached else None,
     )  # fmt: skip
 
 
@@ -251,7 +265,11 @@ def _compressed(own: ConfigKeys) -> Quantization:
     group = ConfigKeys(formats[0])
     weights = ConfigKeys(group.inner("weights") or {})
     packing = _compressed_packing(weights, own.text("format") or group.text("format"), group)
-    return Quantization(method="compressed-tensors", packing=packing, kept=kept)
+    cached = own.inner("kv_cache_scheme") is not None
+    return Quantization(
+        method="compressed-tensors", packing=packing, kept=kept,
+        kv_scale_bytes=FLOAT16_BYTES if cached else 0, cache_bytes=FP8_BYTES if cached else None,
+    )  # fmt: skip
 
 
 def _compressed_packing(weights: ConfigKeys, layout: str, group: ConfigKeys) -> Packing | None:

@@ -20,9 +20,9 @@ from placement.kv_cache import (
     layout_of,
     state_bytes_per_sequence,
 )
-from placement.model_spec import ModelSpec
+from placement.model_spec import ModelSpec, weights_bytes_from_config
 from placement.quantization import module_bytes
-from placement.weights_count import loadable_bytes_from_config, weights_bytes_from_config, weights_bytes_per_device
+from placement.weights_count import loadable_bytes_from_config, weights_bytes_per_device
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -204,6 +204,6 @@ def _notes(spec: ModelSpec, weights: StoredWeights) -> tuple[str, ...]:
         found.append(f"weights are divided evenly among ranks: {spec.uncounted} is not known")
     if weights.unloaded_bytes:
         found.append(
-            f"{weights.unloaded_bytes} bytes of the checkpoint are never loaded: layers to predict several tokens"
+            f"{weights.unloaded_bytes:,} bytes of the checkpoint are never loaded: layers to predict more tokens"
         )
     return tuple(found)

@@ -1,6 +1,6 @@
-"""Modules of the picture side of the models whose towers are known: Gemma 3, Llama 4, Mistral 3.
+"""Modules of the picture side of the models whose towers are known: Gemma 3, Llama 4, Mistral 3, Qwen 2 to 3.5.
 
-Source: transformers 5.19 `modeling_{siglip,gemma3,llama4,pixtral,mistral3}.py`.
+Source: transformers 5.19 `modeling_{siglip,gemma3,llama4,pixtral,mistral3,qwen2_vl,qwen2_5_vl,qwen3_vl}.py`.
 """
 
 from __future__ import annotations
@@ -65,20 +65,82 @@ def _mistral3(vision: ConfigKeys, outer: ConfigKeys, text_width: int) -> tuple[M
     )
 
 
+def _qwen2_vl(vision: ConfigKeys, outer: ConfigKeys, text_width: int) -> tuple[Module, ...]:
+    """Here `hidden_size` is the width of the text, and the tower's own is `embed_dim`."""
+    hidden, merge = vision.number("embed_dim"), vision.number("spatial_merge_size", 2) ** 2
+    width = hidden * vision.number("mlp_ratio", 4)
+    return (
+        _once("patch_embed", _patch(vision), hidden),
+        *_blocks(vision.number("depth"), hidden, width, biased=True, gated=False, norm_bias=True),
+        _once("merger.ln_q", 2, hidden),
+        *_merger("merger", hidden * merge, text_width),
+    )
+
+
+def _qwen2_5_vl(vision: ConfigKeys, outer: ConfigKeys, text_width: int) -> tuple[Module, ...]:
+    hidden, merge = vision.number("hidden_size"), vision.number("spatial_merge_size", 2) ** 2
+    width = vision.number("intermediate_size")
+    return (
+        _once("patch_embed", _patch(vision), hidden),
+        *_blocks(vision.number("depth"), hidden, width, biased=True, gated=True, norm_bias=False),
+        _once("merger.ln_q", 1, hidden),
+        *_merger("merger", hidden * merge, vision.number("out_hidden_size", text_width)),
+    )
+
+
+def _qwen3_vl(vision: ConfigKeys, outer: ConfigKeys, text_width: int) -> tuple[Module, ...]:
+    """A merger at the end, and one for each layer whose features go straight into the text."""
+    hidden, merge = vision.number("hidden_size"), vision.number("spatial_merge_size", 2) ** 2
+    out, width = vision.number("out_hidden_size", text_width), vision.number("intermediate_size")
+    deep = len(vision.numbers("deepstack_visual_indexes") or ())
+    return (
+        _once("patch_embed", _patch(vision), hidden, bias=hidden),
+        _once("pos_embed", vision.number("num_position_embeddings", 2304), hidden),
+        *_blocks(vision.number("depth"), hidden, width, biased=True, gated=False, norm_bias=True),
+        _once("merger.norm", 2, hidden),
+        *_merger("merger", hidden * merge, out),
+        *((_once("deepstack.norm", 2, hidden * merge, copies=deep),) if deep else ()),
+        *(_merger("deepstack", hidden * merge, out, copies=deep) if deep else ()),
+    )
+
+
+def _patch(vision: ConfigKeys) -> int:
+    """Numbers in one patch of pixels over time."""
+    channels = vision.number("in_chans" if vision.has("in_chans") else "in_channels", 3)
+    return channels * vision.number("patch_size") ** 2 * vision.number("temporal_patch_size", 2)
+
+
+def _merger(name: str, merged: int, out: int, *, copies: int = 1) -> tuple[Module, ...]:
+    return (
+        _once(f"{name}.fc1", merged, merged, bias=merged, copies=copies),
+        _once(f"{name}.fc2", out, merged, bias=out, copies=copies),
+    )
+
+
 TOWERS: dict[str, Callable[[ConfigKeys, ConfigKeys, int], tuple[Module, ...]]] = {
     "gemma3": _gemma3,
     "llama4": _llama4,
     "mistral3": _mistral3,
+    "qwen2_5_vl": _qwen2_5_vl,
+    "qwen2_vl": _qwen2_vl,
+    "qwen3_5": _qwen3_vl,
+    "qwen3_5_moe": _qwen3_vl,
+    "qwen3_vl": _qwen3_vl,
+    "qwen3_vl_moe": _qwen3_vl,
 }
 
 
 def _layers(vision: ConfigKeys, *, biased: bool, gated: bool, norm_bias: bool) -> tuple[Module, ...]:
+    hidden, width = vision.number("hidden_size"), vision.number("intermediate_size")
+    return _blocks(vision.layers(), hidden, width, biased=biased, gated=gated, norm_bias=norm_bias)
+
+
+def _blocks(layers: int, hidden: int, width: int, *, biased: bool, gated: bool, norm_bias: bool) -> tuple[Module, ...]:
     """The tower's own layers, counted whole on every rank; they are small."""
-    hidden, width, layers = vision.number("hidden_size"), vision.number("intermediate_size"), vision.layers()
-    wide = 2 if gated else 1
+    wide = (2 if gated else 1) * width
     return (
         _once("attention", 4 * hidden, hidden, bias=4 * hidden if biased else 0, copies=layers),
-        _once("mlp.up", wide * width, hidden, bias=width if biased else 0, copies=layers),
+        _once("mlp.up", wide, hidden, bias=wide if biased else 0, copies=layers),
         _once("mlp.down", hidden, width, bias=hidden if biased else 0, copies=layers),
         _once("layer_norms", 4 if norm_bias else 2, hidden, copies=layers),
     )

@@ -1,4 +1,4 @@
-"""Bytes of weights: of a whole checkpoint, and of what each rank of an engine loads of it."""
+"""Bytes of weights that an engine loads of a checkpoint, whole and on each rank."""
 
 from __future__ import annotations
 
@@ -7,29 +7,11 @@ from collections.abc import Iterable
 from dataclasses import replace
 from math import ceil
 
-from placement.errors import UnsupportedModel
-from placement.model_spec import ModelSpec
+from placement.model_spec import ModelSpec, weights_bytes_from_config
 from placement.quantization import module_bytes
 from placement.safetensors_header import SafetensorsHeader, weights_bytes_from_headers
 
 LAYER_NUMBER = re.compile(r"^model\.(?:language_model\.)?layers\.(\d{1,6})\.")
-
-
-def num_params(spec: ModelSpec) -> int:
-    """Parameters as a checkpoint stores them: tied embeddings once, layers for predicting several tokens included."""
-    return sum(module.num_params for module in spec.modules)
-
-
-def weights_bytes_from_config(spec: ModelSpec) -> int:
-    """Bytes of the whole checkpoint. Exact for one stored in the spec's dtype, quantised or not.
-
-    Raises: UnsupportedModel naming what a config does not tell.
-    """
-    if spec.uncounted or spec.assumed:
-        what = spec.uncounted or f"the model_type {spec.model_type!r}"
-        message = f"weights cannot be counted from config.json alone with {what}; safetensors files beside it tell them"
-        raise UnsupportedModel("quantization_config" if "quantization" in what else "model_type", message)
-    return sum(module_bytes(module, spec.quantization, dtype_bytes=spec.dtype_bytes) for module in spec.modules)
 
 
 def loadable_bytes_from_config(spec: ModelSpec) -> int:

@@ -9,9 +9,10 @@ from rich.table import Table
 from rich.text import Text
 
 from placement.demand import PartName
-from placement.units import gib
+from placement.units import MIB, gib
 from serve_app.fleet.model_sizes import ModelSizes
 
+KIB = 1024
 ROWS = {
     "weights": PartName.WEIGHTS,
     "activation": PartName.ACTIVATION,
@@ -83,7 +84,8 @@ def _cache(sizes: ModelSizes) -> Table:
         (f"{setting.max_num_seqs:,} sequences", report.kv_cache_bytes, "all of full length at once"),
     ]
     for name, num_bytes, how in rows:
-        table.add_row(name, f"{num_bytes:,}", _gib(num_bytes), how)
+        short = f"{num_bytes / KIB:.1f} KiB" if num_bytes < MIB else _gib(num_bytes)
+        table.add_row(name, f"{num_bytes:,}", short, how)
     return table
 
 

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from placement.families import FAMILIES, TEXT_ALIASES, WRAPPERS
-from placement.model_spec import ModelSpec, model_spec
-from placement.weights_count import loadable_bytes_from_config, num_params, weights_bytes_from_config
+from placement.model_spec import ModelSpec, model_spec, num_params, weights_bytes_from_config
+from placement.weights_count import loadable_bytes_from_config
 from tests.placement.published import FP8_BLOCKS, MXFP4, families, family_config
 
 BY_REMOTE_CODE = {"baichuan", "chatglm", "exaone", "internlm", "internlm2", "internlm3", "minicpm", "qwen", "xverse"}
@@ -103,6 +103,6 @@ def real_params(config: dict[str, Any]) -> int:
     auto = AutoModelForImageTextToText if "vision_config" in config else AutoModelForCausalLM
     with torch.device("meta"):
         model = auto.from_config(AutoConfig.for_model(model_type, **json.loads(json.dumps(entries))))
-    tied = model.config.get_text_config().tie_word_embeddings
+    tied = getattr(model.config.get_text_config(), "tie_word_embeddings", model.config.tie_word_embeddings)
     heads = ("lm_head.weight", "embed_out.weight") if tied else ()
     return sum(parameter.numel() for name, parameter in model.named_parameters() if name not in heads)

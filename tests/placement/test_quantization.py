@@ -7,13 +7,14 @@ from typing import Any
 
 import pytest
 
-from placement.errors import UnsupportedModel
+from placement.errors import BadEngineArguments, UnsupportedModel
+from placement.estimate import reject_bad_arguments
 from placement.kept_modules import KeptModules
-from placement.model_spec import ModelSpec, model_spec
+from placement.model_spec import ModelSpec, model_spec, num_params, weights_bytes_from_config
 from placement.modules import Module, Shape
 from placement.quantization import Packing, Scales, module_bytes
-from placement.weights_count import loaded_bytes, num_params, weights_bytes_from_config
-from tests.placement.published import DATA, MXFP4, family_config
+from placement.weights_count import loaded_bytes
+from tests.placement.published import DATA, FP8_BLOCKS, MXFP4, family_config
 
 AWQ = {"quant_method": "awq", "bits": 4, "group_size": 128, "zero_point": True}
 GPTQ = {"quant_method": "gptq", "bits": 4, "group_size": 128}
@@ -125,6 +126,34 @@ class TestFormats:
         with pytest.raises(UnsupportedModel, match=method) as refused:
             weights_bytes_from_config(spec)
         assert refused.value.key == "quantization_config"
+
+    def test_a_checkpoint_with_scales_for_its_cache_gets_one_of_eight_bits(self) -> None:
+        modelopt = {"quant_method": "modelopt", "quant_algo": "FP8", "kv_cache_quant_algo": "FP8"}
+        for quantization in (modelopt, {**FP8_CHANNEL, "kv_cache_scheme": {"num_bits": 8, "type": "float"}}):
+            assert quantised("Qwen--Qwen3-8B", quantization).kv_dtype_bytes == 1
+        assert quantised("Qwen--Qwen3-8B", FP8_CHANNEL).kv_dtype_bytes == 2
+
+    @pytest.mark.parametrize(
+        ("width", "quantization", "ranks", "fits"),
+        [
+            (768, FP8_BLOCKS["quantization_config"], 2, True),
+            (768, FP8_BLOCKS["quantization_config"], 4, False),  # Qwen3-30B-A3B in FP8 does not start on four
+            (768, None, 4, True),
+            (29_568, GPTQ, 8, False),  # nor Qwen2.5-72B in GPTQ on eight
+            (29_568, GPTQ, 1, True),
+        ],
+    )
+    def test_ranks_must_divide_blocks_and_groups(
+        self, width: int, quantization: dict[str, Any] | None, ranks: int, fits: bool
+    ) -> None:
+        config = family_config("qwen2.5-0.5b") | {"intermediate_size": width, "num_attention_heads": 64}
+        config |= {"hidden_size": 8192, "num_key_value_heads": 8, "quantization_config": quantization}
+        arguments = {"max_model_len": 1024, "max_num_seqs": 1, "tensor_parallel": ranks}
+        if fits:
+            reject_bad_arguments(model_spec(config), **arguments)
+            return
+        with pytest.raises(BadEngineArguments, match="in multiples of 128"):
+            reject_bad_arguments(model_spec(config), **arguments)
 
     def test_mxfp4_loads_some_five_percent_larger(self) -> None:
         """vLLM 0.11 logged 13.47 GiB on an H100."""

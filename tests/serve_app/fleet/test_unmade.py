@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from placement.estimate import model_spec
-from placement.weights_count import num_params
+from placement.model_spec import num_params
 from serve_app.config.schema_types import DEFAULT_SOURCES
 from serve_app.fleet.unmade import unmade_config
 from serve_app.training.defaults import DEFAULT_MODELS
