@@ -124,6 +124,6 @@ def _count(path: Path, line: int, row: Row, column: str) -> int:
         number = float(text)
     except ValueError:
         number = -1.0
-    if number < 0 or number != int(number):
+    if number < 0 or not number.is_integer():
         raise BadTrace(f"{path}, line {line}: '{column}' is '{text}'; expected a whole number, 0 or more.")
     return int(number)
