@@ -57,6 +57,7 @@ class Lookahead:
         allowed = [[ask for ask in future if _is_allowed(ask, device_type)] for future in futures]
         asks = [ask for future in allowed for ask in future]
         self._gap_limits = sorted({ask.device_millis for ask in asks})
+        self._gap_ranks = [bisect_right(self._gap_limits, gap) for gap in range(WHOLE_DEVICE_MILLIS + 1)]
         self._cpu_limits = sorted({ask.cpu_millis for ask in asks})
         self._futures = [self._prepare(future) for future in allowed]
         self._cpu_of_all = max((sum(ask.cpu_millis for ask in future) for future in allowed), default=0)
@@ -115,29 +116,30 @@ class Lookahead:
         )
 
     def _fill_one(self, future: _Future, gaps: list[int], cpu_millis: int) -> tuple[int, int]:
-        """Millis and cores left after one future. What no longer fits never fits again, so its bit is dropped."""
+        """Idle millis and cores left after one future. What no longer fits never fits again, so its bit is dropped.
+
+        Written out in one loop: nearly all time of a decision is spent here.
+        """
         arrivals, wants_device, within_gap, within_cpu = future
-        gap_limits, cpu_limits = self._gap_limits, self._cpu_limits
-        ahead = within_gap[bisect_right(gap_limits, gaps[-1])] & within_cpu[bisect_right(cpu_limits, cpu_millis)]
+        cpu_limits, gap_ranks, useful = self._cpu_limits, self._gap_ranks, self._useful
+        idle = sum(gaps)
+        ahead = within_gap[gap_ranks[gaps[-1]]] & within_cpu[bisect_right(cpu_limits, cpu_millis)]
         while ahead & wants_device:
             first = ahead & -ahead
             ahead ^= first
             cpu, num_devices, millis = arrivals[first.bit_length() - 1]
             if num_devices == 1:
-                _take_part(gaps, millis)
+                left = useful[gaps.pop(bisect_left(gaps, millis)) - millis]
+                if left:
+                    insort(gaps, left)
             elif num_devices and not _take_whole(gaps, num_devices):
                 continue
-            if not gaps:
-                return 0, cpu_millis - cpu
+            idle -= num_devices * millis
             cpu_millis -= cpu
-            ahead &= within_gap[bisect_right(gap_limits, gaps[-1])] & within_cpu[bisect_right(cpu_limits, cpu_millis)]
-        return sum(gaps), cpu_millis
-
-
-def _take_part(gaps: list[int], millis: int) -> None:
-    left = gaps.pop(bisect_left(gaps, millis)) - millis
-    if left:
-        insort(gaps, left)
+            if not gaps:
+                break
+            ahead &= within_gap[gap_ranks[gaps[-1]]] & within_cpu[bisect_right(cpu_limits, cpu_millis)]
+        return idle, cpu_millis
 
 
 def _take_whole(gaps: list[int], num_devices: int) -> bool:

@@ -13,7 +13,7 @@ from placement.lookahead import MAX_KEPT
 from placement.mix import Mix
 from placement.plan import Cause
 from placement.refusal import CAUSE_WORDS
-from placement.rooms import Option, Room, Rooms, gap_choices, gaps_after
+from placement.rooms import Option, Room, Rooms, gap_choices, gaps_after, missing_cause
 from placement.units import gib
 from placement.worth import Tuning, Worth
 
@@ -52,6 +52,28 @@ class OnlinePlacer:
         """Gives back what `ask` took at `seat`. Raises InvalidProblem if that much was not taken there."""
         check_ask(ask)
         self._rooms.give_back(ask, seat)
+
+    def has_room(self, ask: Ask) -> bool:
+        """True if the ask would get a seat now."""
+        return self._rooms.has_room(ask)
+
+    def would_fit(self, ask: Ask, other: Ask, seat: Seat) -> bool:
+        """True if the ask would fit on the node where `other` lies at `seat`, were that one gone."""
+        return missing_cause(self._rooms.room_without(other, seat), ask) is None
+
+    def reseat(self, ask: Ask, seat: Seat) -> Seat | None:
+        """Moves what lies at `seat` to the best seat on another node; None, and nothing moved, if that is none."""
+        after = self._rooms.take(ask)
+        if after is not None and after.node == seat.node:
+            self._rooms.give_back(ask, after)
+            after = None
+        if after is not None:
+            self._rooms.give_back(ask, seat)
+        return after
+
+    def seat_known(self, ask: Ask) -> Seat | None:
+        """As `place` for an ask that has been counted as arrived before."""
+        return self._rooms.take(ask)
 
     def free_device_millis(self, node: str) -> tuple[int, ...]:
         """What is free of each device of a node, by index."""

@@ -91,6 +91,18 @@ class Rooms:
             raise InvalidProblem(f"{ask} does not lie at {seat}. Release each ask once, where it was placed.")
         self._change(number, ask, seat.devices, sign=1)
 
+    def has_room(self, ask: Ask) -> bool:
+        """True if the ask fits somewhere."""
+        return any(missing_cause(room, ask) is None for room in self._states)
+
+    def room_without(self, ask: Ask, seat: Seat) -> Room:
+        """The room of a node if what `ask` took at `seat` were given back."""
+        number = self._numbers[seat.node]
+        free = list(self._devices[number])
+        for device in seat.devices:
+            free[device] += ask.device_millis
+        return _grown(self._state_of[number].room, ask, free, sign=1)
+
     def free_device_millis(self, node: str) -> tuple[int, ...]:
         """What is free of each device of a node, by index."""
         return tuple(self._devices[self._numbers[node]])
@@ -128,14 +140,7 @@ class Rooms:
         free = self._devices[number]
         for device in devices:
             free[device] += sign * ask.device_millis
-        old = self._leave(number)
-        room = Room(
-            old.device_type,
-            tuple(sorted(millis for millis in free if millis)),
-            old.cpu_millis + sign * ask.cpu_millis,
-            old.host_memory_bytes + sign * ask.host_memory_bytes,
-        )
-        self._state_of[number] = self._enter(number, room)
+        self._state_of[number] = self._enter(number, _grown(self._leave(number), ask, free, sign=sign))
 
     def _leave(self, number: int) -> Room:
         state = self._state_of[number]
@@ -190,6 +195,16 @@ def gaps_after(gaps: Gaps, ask: Ask, gap: int) -> Gaps:
     for _ in range(ask.num_devices):
         left.remove(gap)
     return tuple(sorted([*left, gap - ask.device_millis])) if gap > ask.device_millis else tuple(left)
+
+
+def _grown(room: Room, ask: Ask, free: Sequence[int], *, sign: int) -> Room:
+    """The room of a node whose devices have so much `free` once the ask came (-1) or went (+1)."""
+    return Room(
+        room.device_type,
+        tuple(sorted(millis for millis in free if millis)),
+        room.cpu_millis + sign * ask.cpu_millis,
+        room.host_memory_bytes + sign * ask.host_memory_bytes,
+    )
 
 
 def _empty_room(node: EmptyNode) -> Room:

@@ -17,15 +17,17 @@ from placement.mix import Mix, pressure_by_type
 class Tuning:
     """The knobs of online placement.
 
-    `num_futures` and `future_length` say how far it looks ahead. `block_weight` is what a device counts that asks for
-    several devices cannot use, times their share of the demand. `pressure_weight` is what a device of a type costs per
-    unit of pressure on that type.
+    `num_futures` and `future_length` say how far it looks ahead. A device that asks for several devices cannot use
+    counts `block_weight` + `block_weight_by_share` x the share of the demand that wants several, times the share that
+    cannot use it: the more of them come, the less often a broken block is healed by others. `pressure_weight` is what a
+    device of a type costs per unit of pressure on that type.
     Source: tuned on seeds 1001 to 1003 of seven mixes; DESIGN.md says what else was tried.
     """
 
-    num_futures: int = 16
+    num_futures: int = 24
     future_length: int = 80
-    block_weight: float = 0.3
+    block_weight: float = 0.15
+    block_weight_by_share: float = 2.0
     pressure_weight: float = 0.5
     seed: int = 0
 
@@ -36,7 +38,8 @@ class Worth:
     def __init__(self, mix: Mix, devices_by_type: Mapping[str, int], tuning: Tuning) -> None:
         futures = mix.futures(num_futures=tuning.num_futures, length=tuning.future_length, seed=tuning.seed)
         shares = mix.shares_of_demand()
-        self._block_weight = tuning.block_weight
+        share_of_blocks = sum(share for ask, share in shares.items() if ask.num_devices > 1)
+        self._block_weight = tuning.block_weight + tuning.block_weight_by_share * share_of_blocks
         self._price = {
             name: tuning.pressure_weight * pressure for name, pressure in pressure_by_type(mix, devices_by_type).items()
         }
