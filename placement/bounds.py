@@ -118,6 +118,24 @@ def fewest_together(problem: Problem) -> tuple[int, ...]:
     return tuple(together)
 
 
+def fewest_on_one_node(problem: Problem) -> int:
+    """Replicas, all served, that must share a node with another of their demand."""
+    rooms_of: dict[tuple[tuple[str, ...], int], list[int]] = {}
+    together = 0
+    for index, demand in enumerate(problem.demands):
+        size = demand.tensor_parallel
+        key = demand.device_types, size
+        if key not in rooms_of:
+            by_room = (
+                sorted((problem.budgets[n] for n in of_node), reverse=True) for of_node in problem.allowed[index]
+            )
+            rooms_of[key] = sorted(rooms[size - 1] for rooms in by_room if len(rooms) >= size)
+        rooms = rooms_of[key]
+        least = problem.needs[index].peak_bytes - problem.max_offloads[index]
+        together += max(0, demand.num_replicas - len(rooms) + bisect_left(rooms, least))
+    return together
+
+
 def serves_all(problem: Problem, answer: Answer) -> bool:
     return all(len(sets) == demand.num_replicas for sets, demand in zip(answer.sets, problem.demands, strict=True))
 
