@@ -1,7 +1,8 @@
 """How unevenly devices are filled, and how even they could be at best.
 
 The measure is that of the exact model: the squared fill at the peak, in thousandths, the square drawn by its tangents.
-The bound fills devices like water, as if replicas could be cut: all bytes at rest, and the starts that must be somewhere.
+The bound fills devices like water, as if replicas could be cut: all bytes at rest, and the starts that must be
+somewhere.
 """
 
 from __future__ import annotations

@@ -22,6 +22,7 @@ from placement.bounds import (
     fewest_devices,
     fewest_on_one_node,
     fewest_together,
+    least_of_served,
     most_staying,
     opening,
     opening_master,
@@ -52,6 +53,19 @@ MAX_RATIO = 10**4
 
 
 Bounds = dict[str, int]
+
+
+def tightened(problem: Problem, answer: Answer) -> Answer:
+    """The answer with better bounds where the relaxed program knows them: for what another search left unproven."""
+    work = Work(int(problem.policy.time_limit_s * WORK_PER_S))
+    if work.is_done or not answer.gap:
+        return answer
+    serving, done = ServingBounds(problem, answer), list[GoalReached]()
+    known = {goal.name: goal for goal in reached(problem, answer) if goal.priority is not None}
+    for goal in answer.goals:
+        bound = min(goal.bound, serving.next(known[goal.name], work)) if goal.name in known else goal.bound
+        done.append(replace(goal, bound=bound))
+    return replace(answer, goals=tuple(done), gap=gap_of(done))
 
 
 def solve_large(problem: Problem, start: Answer) -> Answer:
@@ -93,19 +107,19 @@ def _bounds(problem: Problem, answer: Answer, work: Work) -> Bounds:
         elif goal.name == goals.STAYING:
             bounds[goal.name] = most_staying(problem)
         else:
-            bounds[goal.name] = _least(problem, goal.name) if serves_all(problem, answer) else 0
+            bounds[goal.name] = _least(problem, answer, goal.name)
     return bounds
 
 
-def _least(problem: Problem, name: str) -> int:
-    """Of a goal of which less is better, when all is served; 0 where nothing is known."""
+def _least(problem: Problem, answer: Answer, name: str) -> int:
+    """Of a goal of which less is better, whichever are served of as many; 0 where nothing is known."""
     match name:
         case goals.TOGETHER:
-            return sum(fewest_together(problem))
+            return least_of_served(problem, answer, fewest_together(problem))
         case goals.SAME_NODE:
-            return fewest_on_one_node(problem)
+            return least_of_served(problem, answer, fewest_on_one_node(problem))
         case goals.UNEVENNESS:
-            return least_unevenness(problem)
+            return least_unevenness(problem) if serves_all(problem, answer) else 0
         case _:
             return 0
 
@@ -209,7 +223,7 @@ class _Packing:
     def run(self, work: Work) -> tuple[Answer, int]:
         """The answer, and the fewest devices that could do."""
         bounding = self._bounding()
-        fewest = fewest_devices(self.question, bounding, self.num_devices, work, fineness=FINE[-1:], max_rounds=1)
+        fewest = fewest_devices(self.question, bounding, self.num_devices, work, fineness=FINE[1:2], max_rounds=1)
         same = self.question.classes == self.around.classes and serves_all(self.problem, self.answer)
         master = bounding if same else self._master()
         self._fewer(master, fewest, work.part(3, of=5), is_hasty=True)
