@@ -114,15 +114,14 @@ class _Search:
         status = solver.solve(cp)
         self.has_searched = True
         self._time_left -= solver.deterministic_time
-        assert status not in (cp_model.INFEASIBLE, cp_model.MODEL_INVALID), "the solution in hand fits this model"
         before = self._value(stage)
         if status in (cp_model.OPTIMAL, cp_model.FEASIBLE):
             found = int(solver.value(stage.expression))
             if (found >= before) if stage.maximize else (found <= before):
                 self._solution = solver
-        if status == cp_model.OPTIMAL:
-            return self._value(stage)
-        return _bound(stage, solver.best_objective_bound, self._value(stage))
+                return found if status == cp_model.OPTIMAL else _bound(stage, solver.best_objective_bound, found)
+        # Unknown: the time was over. Anything else contradicts the solution in hand, so it proves nothing.
+        return stage.bound
 
     def _tighten(self, stage: Stage) -> None:
         """The same replicas, with every variable that only measures them at its true value for this stage."""
@@ -160,7 +159,9 @@ class _Search:
     def _solver(self) -> cp_model.CpSolver:
         solver = cp_model.CpSolver()
         solver.parameters.num_workers = 1
-        solver.parameters.random_seed = self._problem.policy.seed
+        # Presolve of OR-Tools 9.15 calls solvable models infeasible and worse values optimal (google/or-tools 5274);
+        # these models were among them.
+        solver.parameters.cp_model_presolve = False
         return solver
 
     def _hint_solution(self, variables: Iterable[int]) -> None:
