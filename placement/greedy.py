@@ -8,7 +8,7 @@ Not always optimal within one priority; `exact.py` is, where the instance is sma
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from heapq import heapify, heappop, heappush
 from itertools import combinations, groupby
@@ -237,15 +237,11 @@ class _Placing:
         ]
 
     def _best(self, group: DeviceSet) -> Item | None:
-        if self.demand.tensor_parallel == 1:
-            return self._score(group) if self._takes(group) else None
-        numbers = tuple(number for number, _ in self._fitting(group))
-        return min((self._score(devices) for devices in self._sets(numbers) if self._takes(devices)), default=None)
-
-    def _takes(self, devices: DeviceSet) -> bool:
-        if any(not self.table.fits(number, self.need) for number in devices):
-            return False
-        return not self.asks_beside or self.table.node_takes(self.index, devices)
+        left_of = dict(self._fitting(group))
+        sets = self._sets(tuple(left_of))
+        if self.asks_beside:
+            sets = (devices for devices in sets if self.table.node_takes(self.index, devices))
+        return min((self._score(devices, left_of) for devices in sets), default=None)
 
     def _all_sets(self) -> Iterator[DeviceSet]:
         for of_node in self.problem.allowed[self.index]:
@@ -258,17 +254,15 @@ class _Placing:
         else:
             yield from (_grow(self.problem, numbers, seed, size) for seed in numbers)
 
-    def _score(self, devices: DeviceSet) -> Item:
-        node, table = self.problem.node_of[devices[0]], self.table
-        together = sum(self.siblings[number] for number in devices)
-        cost = table.costs[devices[0]] if len(devices) == 1 else set_cost(self.problem, devices)
-        lefts = self._fitting(devices)
+    def _score(self, devices: DeviceSet, left_of: Mapping[int, int]) -> Item:
+        """`left_of` is what a replica would leave on each of the devices."""
+        table, apart = self.table, self.node_siblings[self.problem.node_of[devices[0]]]
+        together = sum([self.siblings[number] for number in devices]) if self.siblings else 0
+        cost, by = table.set_cost(devices), self._displaced(devices)
         if self.packs:
-            opened = sum(not table.on_device[number] for number in devices)
-            left = sum(left for _, left in lefts)
-            return (self._displaced(devices), together, cost, opened, self.node_siblings[node], left, devices)
-        fraction = min(left / table.sizes[number] for number, left in lefts)
-        return (self._displaced(devices), together, cost, self.node_siblings[node], -fraction, 0, devices)
+            opened = sum([not table.on_device[number] for number in devices])
+            return (by, together, cost, opened, apart, sum([left_of[number] for number in devices]), devices)
+        return (by, together, cost, apart, -min([left_of[n] / table.sizes[n] for n in devices]), 0, devices)
 
     def _displaced(self, devices: DeviceSet) -> int:
         if not self.may_displace:

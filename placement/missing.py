@@ -32,6 +32,7 @@ class MissingBook:
                     self.shares[number].append((index, problem.needs[index].without(offload)))
         self.uses = uses_of(problem, answer.sets, answer.offloads)
         self._unload_order = self._sorted_placed()
+        self._of_types: dict[tuple[str, ...], _OfTypes] = {}
         self.left = [self.left_without(node, NOBODY) for node in range(len(problem.nodes))]
 
     def refused(self) -> list[Missing]:
@@ -56,6 +57,13 @@ class MissingBook:
             host += sum(host_bytes_of(demand, offload) for offload in here)
         return NodeUse(cpu, host - sum(self.load_without(n, group).peak_bytes for n in budget.host_devices))
 
+    def of_types(self, index: int) -> _OfTypes:
+        """What is the same for all demands of the same device types."""
+        types = self.problem.demands[index].device_types
+        if types not in self._of_types:
+            self._of_types[types] = _OfTypes(self, index)
+        return self._of_types[types]
+
     def unload_order(self, at_most: int) -> list[int]:
         """Demands with replicas placed, the least important and then the smallest first."""
         return self._unload_order[:at_most]
@@ -64,6 +72,29 @@ class MissingBook:
         if not group:
             return self.loads[number]
         return sum_loads(load for index, load in self.shares[number] if index not in group)
+
+
+class _OfTypes:
+    """Devices of some types, looked at once for all demands that name these types.
+
+    `nodes` have them in whatever state, `usable` are those that take shares; `limits` are the usable ones' limits in
+    ascending order and `most_room` what the emptiest of them has beside the rest of its load: a larger peak fits on
+    none. `num_cordoned` and `num_unhealthy` count those that take none.
+    """
+
+    def __init__(self, book: MissingBook, index: int) -> None:
+        problem = book.problem
+        by_node: dict[int, list[int]] = {}
+        for number in problem.of_type[index]:
+            by_node.setdefault(problem.node_of[number], []).append(number)
+        self.nodes = list(by_node.items())
+        self.usable = [number for of_node in problem.allowed[index] for number in of_node]
+        self.limits = sorted(problem.limits[number] for number in self.usable)
+        self.most_room = max((problem.budgets[n] - book.rests[n] for n in self.usable), default=0)
+        away = frozenset(problem.of_type[index]).difference(self.usable)
+        self.num_cordoned = sum(problem.devices[number].cordoned for number in away)
+        self.num_unhealthy = len(away) - self.num_cordoned
+        self.bests: dict[int, tuple[int, int]] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +164,24 @@ class Missing:
         cheapest = min(self.host_needed(number) for number in fitting)
         return self.demand.cpu_millis <= left.cpu_millis and cheapest <= left.host_bytes
 
+    def best(self) -> tuple[int, int] | None:
+        """Room and number of the device to name: of those that do not fit if there are any, the one with the most.
+
+        None when no device is usable. `room` is what `room_on` says.
+        """
+        of_types, peak, starting = self.book.of_types(self.index), self.need.peak_bytes, self.need.start_bytes
+        if not of_types.usable:
+            return None
+        nothing_fits = peak > of_types.most_room
+        if nothing_fits and starting in of_types.bests:
+            return of_types.bests[starting]
+        budgets, rests, starts = self.problem.budgets, self.book.rests, self.book.starts
+        rooms = [(budgets[n] - rests[n] - max(0, starts[n] - starting), -n) for n in of_types.usable]
+        room, number = max(rooms if nothing_fits else [pair for pair in rooms if pair[0] < peak], default=max(rooms))
+        if nothing_fits:
+            of_types.bests[starting] = room, -number
+        return room, -number
+
     def short_bytes(self) -> int | None:
         """Least bytes by which a peak must shrink to fit somewhere as things are; None where no shrinking helps."""
         size = self.demand.tensor_parallel
@@ -144,17 +193,11 @@ class Missing:
         """Whether more replicas than are placed could run of this demand alone on the whole fleet, every device
         healthy, uncordoned and free of holdings, every node free of what others use."""
         found = 0
-        for node, numbers in self._ideal_nodes():
+        for node, numbers in self.book.of_types(self.index).nodes:
             found += self._num_ideal(node, numbers)
             if found > self.num_placed:
                 return True
         return False
-
-    def _ideal_nodes(self) -> list[tuple[int, list[int]]]:
-        by_node: list[list[int]] = [[] for _ in self.problem.nodes]
-        for number in self.problem.of_type[self.index]:
-            by_node[self.problem.node_of[number]].append(number)
-        return [(node, numbers) for node, numbers in enumerate(by_node) if numbers]
 
     def _num_ideal(self, node: int, numbers: Sequence[int]) -> int:
         """Replicas alone on one node at its best; with offload an upper bound, so that nothing is called hopeless

@@ -7,6 +7,7 @@ devices cannot, empty and healthy as they could be.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -65,15 +66,15 @@ def _refuse(missing: Missing, *, may_try: bool) -> Refusal:
 
 
 def _count_causes(missing: Missing) -> Causes:
-    problem, counts = missing.problem, Counter[Cause]()
+    problem, of_types, counts = missing.problem, missing.book.of_types(missing.index), Counter[Cause]()
     counts[Cause.WRONG_TYPE] = len(problem.devices) - len(problem.of_type[missing.index])
-    if sum(map(len, missing.allowed)) < len(problem.of_type[missing.index]):
-        usable = frozenset(number for of_node in missing.allowed for number in of_node)
-        for number in problem.of_type[missing.index]:
-            if number not in usable:
-                counts[Cause.CORDONED if problem.devices[number].cordoned else Cause.UNHEALTHY] += 1
-    for node, numbers in enumerate(missing.allowed):
-        if numbers:
+    counts[Cause.CORDONED], counts[Cause.UNHEALTHY] = of_types.num_cordoned, of_types.num_unhealthy
+    peak = missing.need.peak_bytes
+    if peak > of_types.most_room and missing.demand.tensor_parallel == 1 and not missing.most_now:
+        counts[Cause.TOO_SMALL] = bisect_left(of_types.limits, peak)
+        counts[Cause.NO_ROOM] = len(of_types.limits) - counts[Cause.TOO_SMALL]
+    else:
+        for node, numbers in enumerate(missing.allowed):
             _count_node(missing, node, numbers, counts)
     return tuple((cause, counts[cause]) for cause in Cause if counts[cause])
 
@@ -105,15 +106,8 @@ def _cause_beside(missing: Missing, number: int) -> Cause:
 
 
 def _best(missing: Missing) -> _Best | None:
-    """The device to name: of those that do not fit if there are any, the one with the most room."""
-    numbers = [number for of_node in missing.allowed for number in of_node]
-    if not numbers:
-        return None
-    rests, starts, budgets = missing.book.rests, missing.book.starts, missing.problem.budgets
-    starting, peak = missing.need.start_bytes, missing.need.peak_bytes
-    rooms = [(budgets[n] - rests[n] - max(0, starts[n] - starting), -n) for n in numbers]
-    room, number = max((pair for pair in rooms if pair[0] < peak), default=max(rooms))
-    return _Best(missing.problem.devices[-number].id, max(0, room))
+    best = missing.best()
+    return _Best(missing.problem.devices[best[1]].id, max(0, best[0])) if best else None
 
 
 def _sentence(missing: Missing, causes: Causes, best: _Best | None) -> str:

@@ -38,6 +38,7 @@ class Table:
         self.costs = [set_cost(problem, (number,)) for number in range(len(problem.devices))]
         self.sizes = [max(1, device.total_bytes) for device in problem.devices]
         self.singles: list[DeviceSet] = [(number,) for number in range(len(problem.devices))]
+        self.set_costs: dict[DeviceSet, int] = {}
         self.shares: list[list[Share]] = [[] for _ in problem.demands]
         self.on_device: list[list[Share]] = [[] for _ in problem.devices]
         self.pending = pending
@@ -50,6 +51,12 @@ class Table:
         """Whether one more replica of the demand fits on these devices and beside them."""
         need = self.problem.needs[index].without(offload_bytes)
         return all(self.fits(number, need) for number in devices) and self.node_takes(index, devices, offload_bytes)
+
+    def set_cost(self, devices: DeviceSet) -> int:
+        """`set_cost`, reckoned once."""
+        if devices not in self.set_costs:
+            self.set_costs[devices] = set_cost(self.problem, devices)
+        return self.set_costs[devices]
 
     def node_takes(self, index: int, devices: DeviceSet, offload_bytes: int = 0) -> bool:
         """Whether the node has the cores and the host memory."""
