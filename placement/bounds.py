@@ -137,12 +137,13 @@ def fewest_on_one_node(problem: Problem) -> tuple[int, ...]:
 
 
 def least_of_served(problem: Problem, answer: Answer, least: Sequence[int]) -> int:
-    """The sum over demands, when some of a priority are refused: whichever they are, each takes at most one off."""
+    """The sum over demands when some of a priority are refused: whichever they are, each takes its shares off."""
     together = 0
     for _, level in levels(problem):
         refused = sum(problem.demands[index].num_replicas - len(answer.sets[index]) for index in level)
+        shares = refused * max(problem.demands[index].tensor_parallel for index in level)
         if not refused or len({problem.weights[index] for index in level}) == 1:
-            together += max(0, sum(least[index] for index in level) - refused)
+            together += max(0, sum(least[index] for index in level) - shares)
     return together
 
 
