@@ -22,9 +22,10 @@ from placement.policy import Goal, Policy
 from placement.problem import Answer, Problem, pose
 from placement.score import is_better, reached
 from placement.solver import solve
-from tests.placement.builders import demand, fleet, problems, where, with_device
+from tests.placement.builders import demand, fleet, problems, rich_problems, where, with_device
 
 Question = tuple[Inventory, tuple[Demand, ...], Policy]
+ANY = problems() | rich_problems()
 
 
 def large_plan(question: Question, running: tuple[Placement, ...] = ()) -> Plan:
@@ -45,7 +46,7 @@ def bound_of(plan: Plan, name: str) -> int:
 @st.composite
 def replans(draw: st.DrawFn) -> tuple[Question, tuple[Placement, ...]]:
     """A question asked again after a device fell ill, with the plan of before in force."""
-    inventory, demands, policy = draw(problems())
+    inventory, demands, policy = draw(ANY)
     before = solve_greedy(problem := pose(inventory, demands, policy))
     running = assemble(problem, before, inventory, ()).placements
     ids = [device.id for device in inventory.devices]
@@ -56,7 +57,7 @@ def replans(draw: st.DrawFn) -> tuple[Question, tuple[Placement, ...]]:
 
 
 class TestAnyQuestion:
-    @given(problems())
+    @given(ANY)
     @settings(max_examples=120, deadline=None)
     def test_a_plan_always_passes_the_verifier(self, question: Question) -> None:
         assert verify(large_plan(question), *question) == ()
@@ -78,10 +79,24 @@ class TestAnyQuestion:
         start = solve_greedy(problem)
         assert not is_better(reached(problem, start), reached(problem, solve_large(problem, start)))
 
-    @given(problems())
+    @given(ANY)
     @settings(max_examples=30, deadline=None)
     def test_the_same_question_has_the_same_answer(self, question: Question) -> None:
         assert large_plan(question) == large_plan(question)
+
+    def test_the_property_finds_patterns_that_are_too_large(self) -> None:
+        inventory, demands, policy = fleet("n: 4x10GiB"), (demand("m", gib=6, replicas=4),), Policy(headroom=0.0)
+        problem = pose(inventory, demands, policy)
+        roomy = replace(problem, budgets=tuple(2 * budget for budget in problem.budgets))
+        crowded = solve_large(roomy, solve_greedy(roomy))
+        doubled = replace(crowded, sets=tuple(((0,), *sets[:-1]) for sets in crowded.sets), goals=(), gap=None)
+        assert verify(assemble(problem, doubled, inventory, ()), inventory, demands, policy) != ()
+
+    def test_the_property_finds_an_answer_that_trades_a_served_replica_for_a_device(self) -> None:
+        problem = pose(fleet("n: 4x10GiB"), (demand("m", gib=6, replicas=4),), Policy(headroom=0.0))
+        start = solve_greedy(problem)
+        fewer = replace(start, sets=tuple(sets[:-1] for sets in start.sets))
+        assert is_better(reached(problem, start), reached(problem, fewer))
 
 
 class TestBounds:
