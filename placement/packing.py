@@ -74,11 +74,11 @@ def solve_large(problem: Problem, start: Answer) -> Answer:
     work.spend(2 * WORK_PER_DEMAND * len(problem.demands))
     answer, bounds = _serve_more(problem, start, work)
     if problem.policy.goal is Goal.PACK:
-        answer, bounds[goals.DEVICES] = _Packing(problem, answer).run(work)
+        answer, bounds[goals.DEVICES] = Packing(problem, answer).run(work)
         filled = answer if serves_all(problem, answer) else refill(problem, answer)
         if filled.sets != answer.sets:
             answer, bounds = filled, _bounds(problem, filled, work)
-            bounds[goals.DEVICES] = _Packing(problem, filled).bound(work)
+            bounds[goals.DEVICES] = Packing(problem, filled).bound(work)
     done = tuple(
         GoalReached(name=goal.name, value=goal.value, bound=bounds[goal.name]) for goal in reached(problem, answer)
     )
@@ -211,7 +211,7 @@ def _dives(
             yield rebuild(problem, around.stays, classes, decided, around.asked)
 
 
-class _Packing:
+class Packing:
     """Fewer devices in use, with everything served that is."""
 
     def __init__(self, problem: Problem, answer: Answer) -> None:

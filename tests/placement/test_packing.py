@@ -12,11 +12,12 @@ from hypothesis import strategies as st
 from placement import goals
 from placement.assemble import assemble
 from placement.check import verify
+from placement.columns import Work
 from placement.demand import Demand
 from placement.exact import solve_exact
 from placement.greedy import solve_greedy
 from placement.inventory import DeviceHealth, Inventory
-from placement.packing import solve_large
+from placement.packing import Packing, solve_large
 from placement.plan import Placement, Plan
 from placement.policy import Goal, Policy
 from placement.problem import Answer, Problem, pose
@@ -104,6 +105,18 @@ class TestBounds:
     @settings(max_examples=150, deadline=None)
     def test_no_exact_answer_beats_them(self, asked: tuple[Question, tuple[Placement, ...]]) -> None:
         assert list(_beaten(*asked)) == []
+
+    @given(ANY)
+    @settings(max_examples=150, deadline=None)
+    def test_the_fewest_devices_are_known_from_a_wasteful_answer_too(self, question: Question) -> None:
+        inventory, demands, policy = question
+        problem = pose(inventory, demands, replace(policy, goal=Goal.PACK))
+        wasteful = solve_greedy(replace(problem, policy=replace(policy, goal=Goal.SPREAD)))
+        bound = Packing(problem, wasteful).bound(Work(100_000))
+        best = solve_exact(problem, wasteful)
+        before = [(goal.name, goal.value) for goal in reached(problem, wasteful)][:-1]
+        if before == [(goal.name, goal.value) for goal in reached(problem, best)][:-1]:
+            assert bound <= reached(problem, best)[-1].value
 
     def test_the_property_finds_a_bound_that_is_too_good(self) -> None:
         question = (fleet("n: 3x10GiB"), (demand("m", gib=4, replicas=2),), Policy(headroom=0.0))
