@@ -19,7 +19,7 @@ from placement.fill import Fineness
 from placement.inventory import DeviceHealth
 from placement.master import FINE, MAX_ROUNDS, Master
 from placement.problem import Answer, DeviceSet, Problem, loads_of
-from placement.score import Reached
+from placement.score import Reached, levels
 
 
 class ServingBounds:
@@ -116,6 +116,35 @@ def fewest_together(problem: Problem) -> tuple[int, ...]:
         fitting = len(budgets) - bisect_left(budgets, problem.needs[index].peak_bytes - problem.max_offloads[index])
         together.append(max(0, demand.num_replicas * demand.tensor_parallel - fitting))
     return tuple(together)
+
+
+def fewest_on_one_node(problem: Problem) -> tuple[int, ...]:
+    """Per demand: its replicas, all of them served, that must share a node with another of it."""
+    rooms_of: dict[tuple[tuple[str, ...], int], list[int]] = {}
+    together = list[int]()
+    for index, demand in enumerate(problem.demands):
+        size = demand.tensor_parallel
+        key = demand.device_types, size
+        if key not in rooms_of:
+            by_room = (
+                sorted((problem.budgets[n] for n in of_node), reverse=True) for of_node in problem.allowed[index]
+            )
+            rooms_of[key] = sorted(rooms[size - 1] for rooms in by_room if len(rooms) >= size)
+        rooms = rooms_of[key]
+        least = problem.needs[index].peak_bytes - problem.max_offloads[index]
+        together.append(max(0, demand.num_replicas - len(rooms) + bisect_left(rooms, least)))
+    return tuple(together)
+
+
+def least_of_served(problem: Problem, answer: Answer, least: Sequence[int]) -> int:
+    """The sum over demands when some of a priority are refused: whichever they are, each takes its shares off."""
+    together = 0
+    for _, level in levels(problem):
+        refused = sum(problem.demands[index].num_replicas - len(answer.sets[index]) for index in level)
+        shares = refused * max(problem.demands[index].tensor_parallel for index in level)
+        if not refused or len({problem.weights[index] for index in level}) == 1:
+            together += max(0, sum(least[index] for index in level) - shares)
+    return together
 
 
 def serves_all(problem: Problem, answer: Answer) -> bool:

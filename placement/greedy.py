@@ -50,7 +50,7 @@ def _ways(problem: Problem) -> list[_Way]:
         _Way(lambda problem, index: -problem.needs[index].peak_bytes * problem.demands[index].tensor_parallel, True),
         _Way(lambda problem, index: problem.needs[index].peak_bytes / problem.weights[index], True),
     ]
-    return ways if len(problem.demands) * len(problem.devices) <= MAX_REFILLED else ways[:2]
+    return ways if len(problem.demands) * len(problem.devices) <= MAX_REFILLED else ways[::2]
 
 
 def solve_greedy(problem: Problem) -> Answer:

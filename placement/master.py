@@ -26,7 +26,7 @@ TOLERANCE = 1e-6
 MAX_ROUNDS = 2000
 COARSE = (Fineness(400, 2, bounds=False),)
 CLOSE = (*COARSE, Fineness(2000, 6, bounds=False))
-FINE = (*COARSE, Fineness(4000, 8, bounds=True))
+FINE = (*COARSE, Fineness(4000, 8, bounds=True), Fineness(8000, 64, bounds=True))
 """How finely columns are sought; the next is used when the one before finds none that is better."""
 TAIL = 12
 FLAT = 0.05
@@ -193,7 +193,7 @@ class Master:
             elif at is not here:
                 is_halfway = False
             elif finer < len(fineness):
-                finer += 1
+                finer, state.least = finer + 1, None
             else:
                 state.is_settled = True
                 break

@@ -20,7 +20,9 @@ from placement.bounds import (
     ServingBounds,
     ailing,
     fewest_devices,
+    fewest_on_one_node,
     fewest_together,
+    least_of_served,
     most_staying,
     opening,
     opening_master,
@@ -29,6 +31,7 @@ from placement.bounds import (
 from placement.classes import Asked, Classes, classes_of
 from placement.columns import Aim, Work, Worth
 from placement.dive import Dive
+from placement.evenness import least_unevenness
 from placement.goals import gap_of
 from placement.greedy import refill
 from placement.master import CLOSE, COARSE, FINE, Master
@@ -38,8 +41,10 @@ from placement.problem import Answer, DeviceSet, Problem, loads_of
 from placement.rebuild import Seat, Seats, rebuild
 from placement.score import is_better, levels, reached
 
-WORK_PER_S = 600_000
+WORK_PER_S = 1_300_000
 """Work in a second of `Policy.time_limit_s`; see `Work`."""
+WORK_PER_DEMAND = 30
+"""What it costs to look at every demand a few times, and at its replicas."""
 MAX_DIVES = 400
 PENALTY = 20
 """Devices that one replica left out may cost where sizes are rounded, so that not all may fit."""
@@ -50,16 +55,30 @@ MAX_RATIO = 10**4
 Bounds = dict[str, int]
 
 
+def tightened(problem: Problem, answer: Answer) -> Answer:
+    """The answer with better bounds where the relaxed program knows them: for what another search left unproven."""
+    work = Work(int(problem.policy.time_limit_s * WORK_PER_S))
+    if work.is_done or not answer.gap:
+        return answer
+    serving, done = ServingBounds(problem, answer), list[GoalReached]()
+    known = {goal.name: goal for goal in reached(problem, answer) if goal.priority is not None}
+    for goal in answer.goals:
+        bound = min(goal.bound, serving.next(known[goal.name], work)) if goal.name in known else goal.bound
+        done.append(replace(goal, bound=bound))
+    return replace(answer, goals=tuple(done), gap=gap_of(done))
+
+
 def solve_large(problem: Problem, start: Answer) -> Answer:
     """The best answer found, with the goals it reached, their bounds and the gap."""
     work = Work(int(problem.policy.time_limit_s * WORK_PER_S))
+    work.spend(2 * WORK_PER_DEMAND * len(problem.demands))
     answer, bounds = _serve_more(problem, start, work)
     if problem.policy.goal is Goal.PACK:
-        answer, bounds[goals.DEVICES] = _Packing(problem, answer).run(work)
+        answer, bounds[goals.DEVICES] = Packing(problem, answer).run(work)
         filled = answer if serves_all(problem, answer) else refill(problem, answer)
         if filled.sets != answer.sets:
             answer, bounds = filled, _bounds(problem, filled, work)
-            bounds[goals.DEVICES] = _Packing(problem, filled).bound(work)
+            bounds[goals.DEVICES] = Packing(problem, filled).bound(work)
     done = tuple(
         GoalReached(name=goal.name, value=goal.value, bound=bounds[goal.name]) for goal in reached(problem, answer)
     )
@@ -87,11 +106,22 @@ def _bounds(problem: Problem, answer: Answer, work: Work) -> Bounds:
             bounds[goal.name] = serving.next(goal, work)
         elif goal.name == goals.STAYING:
             bounds[goal.name] = most_staying(problem)
-        elif goal.name == goals.TOGETHER and serves_all(problem, answer):
-            bounds[goal.name] = sum(fewest_together(problem))
         else:
-            bounds[goal.name] = 0
+            bounds[goal.name] = _least(problem, answer, goal.name)
     return bounds
+
+
+def _least(problem: Problem, answer: Answer, name: str) -> int:
+    """Of a goal of which less is better, whichever are served of as many; 0 where nothing is known."""
+    match name:
+        case goals.TOGETHER:
+            return least_of_served(problem, answer, fewest_together(problem))
+        case goals.SAME_NODE:
+            return least_of_served(problem, answer, fewest_on_one_node(problem))
+        case goals.UNEVENNESS:
+            return least_unevenness(problem) if serves_all(problem, answer) else 0
+        case _:
+            return 0
 
 
 def _more_served(
@@ -138,8 +168,10 @@ def _around(
         if demand.tensor_parallel > 1 or not (may_crowd or together[index] == 0):
             num, staying = len(seats), seats
         else:
-            runs = Counter(zip(problem.running[index], problem.running_offloads[index], strict=True))
-            staying = list(_staying(seats, runs if keeps_running else Counter(), spared))
+            runs = Counter[Seat]()
+            if keeps_running:
+                runs.update(zip(problem.running[index], problem.running_offloads[index], strict=True))
+            staying = list(_staying(seats, runs, spared))
         stays.append(tuple(staying))
         barred = frozenset(number for devices, _ in staying for number in devices)
         free = num - len(staying)
@@ -154,10 +186,9 @@ def _around(
 
 
 def _staying(seats: Sequence[Seat], runs: Counter[Seat], spared: frozenset[int]) -> Iterator[Seat]:
-    left = runs.copy()
     for devices, offload in seats:
-        if offload or left[devices, offload] > 0 or not spared.isdisjoint(devices):
-            left[devices, offload] -= 1
+        if offload or runs[devices, offload] > 0 or not spared.isdisjoint(devices):
+            runs[devices, offload] -= 1
             yield devices, offload
 
 
@@ -176,10 +207,11 @@ def _dives(
         decided = dive.run(work, above=known, target=target)
         if decided is not None:
             known = master.worth_of(decided)
+            work.spend(WORK_PER_DEMAND * len(problem.demands))
             yield rebuild(problem, around.stays, classes, decided, around.asked)
 
 
-class _Packing:
+class Packing:
     """Fewer devices in use, with everything served that is."""
 
     def __init__(self, problem: Problem, answer: Answer) -> None:
@@ -191,7 +223,7 @@ class _Packing:
     def run(self, work: Work) -> tuple[Answer, int]:
         """The answer, and the fewest devices that could do."""
         bounding = self._bounding()
-        fewest = fewest_devices(self.question, bounding, self.num_devices, work, fineness=FINE[-1:], max_rounds=1)
+        fewest = fewest_devices(self.question, bounding, self.num_devices, work, fineness=FINE[1:2], max_rounds=1)
         same = self.question.classes == self.around.classes and serves_all(self.problem, self.answer)
         master = bounding if same else self._master()
         self._fewer(master, fewest, work.part(3, of=5), is_hasty=True)
@@ -244,6 +276,6 @@ class _Packing:
 def _without(answer: Answer, sets: Sequence[Sequence[DeviceSet]]) -> list[list[DeviceSet]]:
     """The device sets of the answer that are not among these, each as often as it is there."""
     return [
-        list((Counter(of_answer) - Counter(of_others)).elements())
+        list((Counter(of_answer) - Counter(of_others)).elements()) if of_others else list(of_answer)
         for of_answer, of_others in zip(answer.sets, sets, strict=True)
     ]

@@ -1,19 +1,20 @@
 """What an answer reached of the goals, one after another: the figures two answers of a large question are held by.
 
-In the order and with the names of `goals.py`, down to the devices in use where that is what packing wants. What comes
-after them is not looked at here.
+In the order and with the names of `goals.py`, down to what the policy wants: the devices in use to pack, unevenness to
+spread. What comes after is not looked at here.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import groupby
 from typing import NamedTuple
 
 from placement import goals
+from placement.evenness import unevenness
 from placement.policy import Goal
-from placement.problem import Answer, Problem, set_cost
+from placement.problem import Answer, DeviceSet, Problem, set_cost
 
 
 class Reached(NamedTuple):
@@ -28,12 +29,16 @@ class Reached(NamedTuple):
 def reached(problem: Problem, answer: Answer) -> tuple[Reached, ...]:
     later = [
         Reached(goals.STAYING, num_staying(problem, answer), True),
-        Reached(goals.TOGETHER, sum(_num_together(problem, answer, i) for i in range(len(problem.demands))), False),
+        Reached(goals.TOGETHER, _num_together(answer.sets), False),
         Reached(goals.SET_COST, sum(set_cost(problem, s) for sets in answer.sets for s in sets), False),
     ]
     if problem.policy.goal is Goal.PACK:
         used = {number for sets in answer.sets for devices in sets for number in devices}
         later.append(Reached(goals.DEVICES, len(used), False))
+    else:
+        nodes = [[(problem.node_of[devices[0]],) for devices in sets] for sets in answer.sets]
+        later.append(Reached(goals.SAME_NODE, _num_together(nodes), False))
+        later.append(Reached(goals.UNEVENNESS, unevenness(problem, answer), False))
     return (*_served(problem, answer), *_offloaded(problem, answer), *later)
 
 
@@ -55,6 +60,8 @@ def num_staying(problem: Problem, answer: Answer) -> int:
     """Replicas on the devices they run on, with as much offloaded."""
     staying = 0
     for index, sets in enumerate(answer.sets):
+        if not problem.running[index]:
+            continue
         runs = Counter(zip(problem.running[index], problem.running_offloads[index], strict=True))
         staying += (runs & Counter(zip(sets, answer.offloads_of(index), strict=True))).total()
     return staying
@@ -82,7 +89,11 @@ def _offloaded(problem: Problem, answer: Answer) -> Iterator[Reached]:
             yield Reached(goals.OFFLOADED.format(priority), value, False)
 
 
-def _num_together(problem: Problem, answer: Answer, index: int) -> int:
-    """Replicas beyond the first of their demand on a device, over all devices."""
-    here = Counter(number for devices in answer.sets[index] for number in devices)
-    return sum(count - 1 for count in here.values())
+def _num_together(places: Sequence[Sequence[DeviceSet]]) -> int:
+    """Replicas beyond the first of their demand in a place, over all places."""
+    together = 0
+    for of_demand in places:
+        if len(of_demand) > 1:
+            here = Counter(number for place in of_demand for number in place)
+            together += sum(count - 1 for count in here.values())
+    return together

@@ -9,7 +9,7 @@ from placement.demand import Demand
 from placement.exact import is_small, solve_exact
 from placement.greedy import solve_greedy
 from placement.inventory import Inventory
-from placement.packing import solve_large
+from placement.packing import solve_large, tightened
 from placement.plan import Placement, Plan
 from placement.policy import Policy
 from placement.problem import pose
@@ -26,5 +26,5 @@ def solve(
     """
     problem = pose(inventory, demands, policy, running)
     start = solve_greedy(problem)
-    answer = solve_exact(problem, start) if is_small(problem) else solve_large(problem, start)
+    answer = tightened(problem, solve_exact(problem, start)) if is_small(problem) else solve_large(problem, start)
     return assemble(problem, answer, inventory, running)

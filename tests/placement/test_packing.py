@@ -12,19 +12,21 @@ from hypothesis import strategies as st
 from placement import goals
 from placement.assemble import assemble
 from placement.check import verify
+from placement.columns import Work
 from placement.demand import Demand
 from placement.exact import solve_exact
 from placement.greedy import solve_greedy
 from placement.inventory import DeviceHealth, Inventory
-from placement.packing import solve_large
+from placement.packing import Packing, solve_large
 from placement.plan import Placement, Plan
 from placement.policy import Goal, Policy
 from placement.problem import Answer, Problem, pose
 from placement.score import is_better, reached
 from placement.solver import solve
-from tests.placement.builders import demand, fleet, problems, where, with_device
+from tests.placement.builders import demand, fleet, problems, rich_problems, where, with_device
 
 Question = tuple[Inventory, tuple[Demand, ...], Policy]
+ANY = problems() | rich_problems()
 
 
 def large_plan(question: Question, running: tuple[Placement, ...] = ()) -> Plan:
@@ -45,7 +47,7 @@ def bound_of(plan: Plan, name: str) -> int:
 @st.composite
 def replans(draw: st.DrawFn) -> tuple[Question, tuple[Placement, ...]]:
     """A question asked again after a device fell ill, with the plan of before in force."""
-    inventory, demands, policy = draw(problems())
+    inventory, demands, policy = draw(ANY)
     before = solve_greedy(problem := pose(inventory, demands, policy))
     running = assemble(problem, before, inventory, ()).placements
     ids = [device.id for device in inventory.devices]
@@ -56,7 +58,7 @@ def replans(draw: st.DrawFn) -> tuple[Question, tuple[Placement, ...]]:
 
 
 class TestAnyQuestion:
-    @given(problems())
+    @given(ANY)
     @settings(max_examples=120, deadline=None)
     def test_a_plan_always_passes_the_verifier(self, question: Question) -> None:
         assert verify(large_plan(question), *question) == ()
@@ -78,10 +80,24 @@ class TestAnyQuestion:
         start = solve_greedy(problem)
         assert not is_better(reached(problem, start), reached(problem, solve_large(problem, start)))
 
-    @given(problems())
+    @given(ANY)
     @settings(max_examples=30, deadline=None)
     def test_the_same_question_has_the_same_answer(self, question: Question) -> None:
         assert large_plan(question) == large_plan(question)
+
+    def test_the_property_finds_patterns_that_are_too_large(self) -> None:
+        inventory, demands, policy = fleet("n: 4x10GiB"), (demand("m", gib=6, replicas=4),), Policy(headroom=0.0)
+        problem = pose(inventory, demands, policy)
+        roomy = replace(problem, budgets=tuple(2 * budget for budget in problem.budgets))
+        crowded = solve_large(roomy, solve_greedy(roomy))
+        doubled = replace(crowded, sets=tuple(((0,), *sets[:-1]) for sets in crowded.sets), goals=(), gap=None)
+        assert verify(assemble(problem, doubled, inventory, ()), inventory, demands, policy) != ()
+
+    def test_the_property_finds_an_answer_that_trades_a_served_replica_for_a_device(self) -> None:
+        problem = pose(fleet("n: 4x10GiB"), (demand("m", gib=6, replicas=4),), Policy(headroom=0.0))
+        start = solve_greedy(problem)
+        fewer = replace(start, sets=tuple(sets[:-1] for sets in start.sets))
+        assert is_better(reached(problem, start), reached(problem, fewer))
 
 
 class TestBounds:
@@ -89,6 +105,18 @@ class TestBounds:
     @settings(max_examples=150, deadline=None)
     def test_no_exact_answer_beats_them(self, asked: tuple[Question, tuple[Placement, ...]]) -> None:
         assert list(_beaten(*asked)) == []
+
+    @given(ANY)
+    @settings(max_examples=150, deadline=None)
+    def test_the_fewest_devices_are_known_from_a_wasteful_answer_too(self, question: Question) -> None:
+        inventory, demands, policy = question
+        problem = pose(inventory, demands, replace(policy, goal=Goal.PACK))
+        wasteful = solve_greedy(replace(problem, policy=replace(policy, goal=Goal.SPREAD)))
+        bound = Packing(problem, wasteful).bound(Work(100_000))
+        best = solve_exact(problem, wasteful)
+        before = [(goal.name, goal.value) for goal in reached(problem, wasteful)][:-1]
+        if before == [(goal.name, goal.value) for goal in reached(problem, best)][:-1]:
+            assert bound <= reached(problem, best)[-1].value
 
     def test_the_property_finds_a_bound_that_is_too_good(self) -> None:
         question = (fleet("n: 3x10GiB"), (demand("m", gib=4, replicas=2),), Policy(headroom=0.0))
