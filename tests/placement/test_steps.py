@@ -180,8 +180,9 @@ class TestManyChanges:
         play(made, Case(before, _turned(before), inventory, tuple(models)))
         assert (made.order, [i.model for i in made.interruptions]) == (Order.HEURISTIC, ["m0"])
 
-    def test_a_free_device_spares_the_ring_its_interruption(self) -> None:
-        models, inventory = [demand(f"m{i}", gib=15, priority=i) for i in range(12)], fleet("n: 13x24GiB")
+    @pytest.mark.parametrize("size", [12, 90])
+    def test_a_free_device_spares_the_ring_its_interruption(self, size: int) -> None:
+        models, inventory = [demand(f"m{i}", gib=15, priority=i) for i in range(size)], fleet(f"n: {size + 1}x24GiB")
         before = solve(inventory, models, Policy())
         made = steps(before, _turned(before), inventory, models)
         play(made, Case(before, _turned(before), inventory, tuple(models)))
