@@ -90,10 +90,10 @@ class _Search:
     def run(self, stage: Stage) -> GoalReached:
         """The best value of the stage that was found, held fixed from now on, and its bound."""
         bound = stage.bound
-        if self._value(stage) != bound and self._time_left > 0:
-            bound = self._improve(stage)
         if self._value(stage) != bound:
             self._tighten(stage)
+        if self._value(stage) != bound and self._time_left > 0:
+            bound = self._improve(stage)
         value = self._value(stage)
         self._model.cp.add(stage.expression >= value if stage.maximize else stage.expression <= value)
         return GoalReached(name=stage.name, value=value, bound=bound)
@@ -106,7 +106,11 @@ class _Search:
         return replace(goal, value=self._value(stage))
 
     def _improve(self, stage: Stage) -> int:
-        """Searches a better solution; the bound that was proven."""
+        """Searches a better solution; the bound that was proven.
+
+        One that is only as good is left: the solution in hand does better in the goals to come, for it stems from a
+        heuristic that keeps them in mind.
+        """
         cp, solver = self._model.cp, self._solver()
         (cp.maximize if stage.maximize else cp.minimize)(stage.expression)
         self._hint_solution(range(len(self._solution.response_proto.solution)))
@@ -114,15 +118,15 @@ class _Search:
         status = solver.solve(cp)
         self.has_searched = True
         self._time_left -= solver.deterministic_time
-        assert status not in (cp_model.INFEASIBLE, cp_model.MODEL_INVALID), "the solution in hand fits this model"
         before = self._value(stage)
         if status in (cp_model.OPTIMAL, cp_model.FEASIBLE):
             found = int(solver.value(stage.expression))
-            if (found >= before) if stage.maximize else (found <= before):
+            if (found > before) if stage.maximize else (found < before):
                 self._solution = solver
-        if status == cp_model.OPTIMAL:
-            return self._value(stage)
-        return _bound(stage, solver.best_objective_bound, self._value(stage))
+            if self._value(stage) == found:
+                return found if status == cp_model.OPTIMAL else _bound(stage, solver.best_objective_bound, found)
+        # Unknown: the time was over. Anything else contradicts the solution in hand, so it proves nothing.
+        return stage.bound
 
     def _tighten(self, stage: Stage) -> None:
         """The same replicas, with every variable that only measures them at its true value for this stage."""
@@ -160,7 +164,9 @@ class _Search:
     def _solver(self) -> cp_model.CpSolver:
         solver = cp_model.CpSolver()
         solver.parameters.num_workers = 1
-        solver.parameters.random_seed = self._problem.policy.seed
+        # Presolve of OR-Tools 9.15 calls solvable models infeasible and worse values optimal (google/or-tools 5274);
+        # these models were among them.
+        solver.parameters.cp_model_presolve = False
         return solver
 
     def _hint_solution(self, variables: Iterable[int]) -> None:

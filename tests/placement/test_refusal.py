@@ -110,6 +110,17 @@ class TestAdvice:
         (refusal,) = solve(fleet("n: 4x24GiB"), [demand("m", gib=30, path="models[2]")], Policy()).refusals
         assert refusal.advice.startswith("Set `models[2].tensor_parallel` to 2, or add a device of at least 38 GiB")
 
+    def test_after_a_hundred_refusals_only_the_last_resort_is_advised(self) -> None:
+        inventory = with_device(fleet("n: 1x24GiB"), "n/gpu-0", held_bytes=20 * GIB)
+        refusals = solve(inventory, [demand(f"m{i}", gib=3) for i in range(101)], Policy()).refusals
+        assert refusals[99].advice.startswith("Free what 'pid 4711' holds")
+        assert refusals[100].advice == "Add a device of at least 4 GiB."
+
+    def test_more_devices_are_no_help_where_cores_are_missing(self) -> None:
+        plan = solve(fleet("n: 4x24GiB"), [demand("m", gib=4, cpu_millis=17_000)], Policy())
+        assert plan.refusals[0].kind is RefusalKind.INFEASIBLE
+        assert plan.refusals[0].advice.startswith("Free 1000 thousandths of a core on 'n', or add a node with a device")
+
 
 class TestFacts:
     @given(problems())
