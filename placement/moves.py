@@ -7,25 +7,17 @@ place. As soon as a change's next copy runs, the one before it is stopped: it on
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from itertools import combinations, islice
 
-from placement.changes import Change, Copy, Difference, Rates, copy_of
-from placement.demand import Demand
-from placement.feasible import is_of_type, is_usable
-from placement.inventory import Inventory, Node
+from placement.changes import Change, Copy, Difference
+from placement.inventory import Inventory
 from placement.occupancy import Ground, Occupancy
-from placement.plan import Placement
 
 OLD, OUT, NEW, AWAY = 0, 1, 2, 3
 
 State = tuple[int, ...]
-
-MAX_TEMPORARY_PLACES = 6
-"""Temporary places tried for one replica, those with the most room as things are first."""
-MAX_PLACES_LOOKED_AT = 64
 
 
 class ActionKind(StrEnum):
@@ -141,37 +133,3 @@ class Board:
 
 def after(state: State, move: Move) -> State:
     return (*state[: move.index], move.mark, *state[move.index + 1 :])
-
-
-def find_temporary_places(board: Board, demands: Sequence[Demand], rates: Rates) -> None:
-    """Gives the changes of the board the places they could stay at for a while: where they fit beside all that stays.
-
-    A newcomer may need one too, to answer for its model while another replica of it is moved in turn.
-    """
-    asked = {demand.model: demand for demand in demands}
-    empty, crowded = Occupancy(board.ground), board.occupancy(board.first())
-    for index, change in enumerate(board.changes):
-        if change.new and change.model in board.kept:
-            taken = [{*copy.devices} for copy in (change.old, change.new) if copy]
-            places = (
-                copy
-                for copy in _copies_elsewhere(board.inventory, change.new.placement, asked[change.model], rates)
-                if {*copy.devices} not in taken and empty.admits(copy)
-            )
-            roomy = sorted(islice(places, MAX_PLACES_LOOKED_AT), key=lambda copy: -_room(crowded, copy))
-            board.away[index] = tuple(roomy[:MAX_TEMPORARY_PLACES])
-
-
-def _room(occupancy: Occupancy, copy: Copy) -> int:
-    return min(occupancy.left_bytes(device) for device in copy.devices)
-
-
-def _copies_elsewhere(inventory: Inventory, wanted: Placement, demand: Demand, rates: Rates) -> Iterator[Copy]:
-    for node in inventory.nodes:
-        for devices in _sets(node, demand):
-            yield copy_of(replace(wanted, node=node.name, devices=devices), demand, rates)
-
-
-def _sets(node: Node, demand: Demand) -> Iterable[tuple[str, ...]]:
-    names = [d.id for d in node.devices if is_usable(d) and is_of_type(d.product, demand.device_types)]
-    return islice(combinations(names, demand.tensor_parallel), MAX_PLACES_LOOKED_AT)

@@ -14,9 +14,10 @@ from enum import StrEnum
 from placement.batches import batches
 from placement.changes import Change, Copy, Difference, Rates, difference, load_bytes
 from placement.demand import Demand
+from placement.detours import find_temporary_places
 from placement.errors import InvalidProblem
 from placement.inventory import Inventory
-from placement.moves import Action, ActionKind, Board, Move, find_temporary_places
+from placement.moves import Action, ActionKind, Board, Move
 from placement.occupancy import Occupancy
 from placement.order import OrderSearch
 from placement.order_greedy import GreedyOrder

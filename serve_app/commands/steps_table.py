@@ -82,9 +82,8 @@ def _batch_table(steps: Steps) -> Table:
 
 
 def _words(action: Action) -> str:
-    preposition = "on" if action.kind is ActionKind.START else "from" if action.temporary else "on"
     for_a_while = " for a while" if action.temporary and action.kind is ActionKind.START else ""
-    return f"{action.kind.value} {action.replica} {preposition} {', '.join(action.devices)}{for_a_while}"
+    return f"{action.kind.value} {action.replica} on {', '.join(action.devices)}{for_a_while}"
 
 
 def _interruption(one: Interruption) -> str:

@@ -14,11 +14,11 @@ from itertools import combinations
 from hypothesis import strategies as st
 
 from placement.demand import Demand, Estimate
-from placement.inventory import Device, Inventory
+from placement.inventory import Device, Inventory, Node
 from placement.moves import ActionKind
 from placement.plan import Placement, Plan, Strategy
 from placement.steps import Steps
-from tests.placement.builders import estimate, fleet, gpu
+from tests.placement.builders import estimate, gpu
 
 Place = tuple[str, tuple[str, ...]]
 """A replica and its devices."""
@@ -168,16 +168,44 @@ def _sets(inventory: Inventory, size: int) -> Iterator[tuple[str, ...]]:
 
 
 @st.composite
-def cases(draw: st.DrawFn, *, max_models: int = 4, max_devices: int = 3) -> Case:
-    """Two crowded plans for one fleet: every replica at a drawn place where it fits, left out where it does not."""
-    sizes = draw(st.lists(st.sampled_from([10, 12, 15, 20]), min_size=2, max_size=max_devices))
-    devices = tuple(gpu("n", index, size) for index, size in enumerate(sizes))
-    node = replace(fleet("n: 1x1GiB").nodes[0], devices=devices, num_cpus=draw(st.sampled_from([4, 16])))
-    inventory = Inventory(version=1, nodes=(node,))
+def cases(draw: st.DrawFn, *, max_models: int = 4, min_devices: int = 2, max_devices: int = 3) -> Case:
+    """Two crowded plans for one fleet, half of the time one the other with its devices exchanged.
+
+    Every replica is at a drawn place where it fits, and left out where it does not.
+    """
+    sizes = draw(st.lists(st.sampled_from([10, 12, 10, 15, 20]), min_size=min_devices, max_size=max_devices))
+    cut = draw(st.sampled_from([len(sizes), len(sizes), len(sizes) - 1]))
+    nodes = tuple(draw(_nodes(name, part)) for name, part in (("n", sizes[:cut]), ("x", sizes[cut:])) if part)
+    inventory = Inventory(version=1, nodes=nodes)
     demands = tuple(draw(_demands(f"m{number}")) for number in range(draw(st.integers(2, max_models))))
     headroom = draw(st.sampled_from([0.0, 0.2]))
-    plans = [draw(_plans(inventory, demands, headroom)) for _ in range(2)]
-    return Case(plans[0], plans[1], inventory, demands)
+    before = draw(_plans(inventory, demands, headroom))
+    after = draw(st.one_of(_plans(inventory, demands, headroom), _turned(before, inventory, demands)))
+    return Case(before, after, inventory, demands)
+
+
+@st.composite
+def _turned(draw: st.DrawFn, before: Plan, inventory: Inventory, demands: tuple[Demand, ...]) -> Plan:
+    now_at = dict[str, str]()
+    for node in inventory.nodes:
+        names = [device.id for device in node.devices]
+        now_at |= dict(zip(names, draw(st.permutations(names[::-1])), strict=True))
+    placed = list[Placement]()
+    for placement in before.placements:
+        one = replace(placement, devices=tuple(sorted(now_at[device] for device in placement.devices)))
+        if _stands(Case(plan_of(), plan_of(*placed, one, headroom=before.headroom), inventory, demands)):
+            placed.append(one)
+    return plan_of(*placed, headroom=before.headroom)
+
+
+@st.composite
+def _nodes(draw: st.DrawFn, name: str, sizes: Sequence[int]) -> Node:
+    return Node(
+        name=name,
+        num_cpus=draw(st.sampled_from([4, 16])),
+        host_memory_bytes=draw(st.sampled_from([8, 100])),
+        devices=tuple(gpu(name, index, size) for index, size in enumerate(sizes)),
+    )
 
 
 @st.composite
@@ -186,9 +214,10 @@ def _demands(draw: st.DrawFn, model: str) -> Demand:
         model=model,
         num_replicas=draw(st.sampled_from([1, 1, 2])),
         priority=draw(st.integers(0, 2)),
-        estimate=estimate(draw(st.integers(1, 8)), loading=draw(st.sampled_from([0, 0, 1, 3]))),
+        estimate=estimate(draw(st.sampled_from([6, 7, 8, 5, 4, 3, 2, 1])), loading=draw(st.sampled_from([0, 0, 1, 3]))),
         tensor_parallel=draw(st.sampled_from([1, 1, 1, 2])),
         cpu_millis=draw(st.sampled_from([0, 0, 1500])),
+        host_memory_bytes=draw(st.sampled_from([0, 0, 3])),
     )
 
 
@@ -198,6 +227,8 @@ def _plans(draw: st.DrawFn, inventory: Inventory, demands: tuple[Demand, ...], h
     for demand in demands:
         for number in range(demand.num_replicas):
             options = [*_sets(inventory, demand.tensor_parallel)]
+            if not options:
+                continue
             devices = draw(st.sampled_from(options))
             one = put(f"{demand.model}#{number}", "+".join(devices), demand.estimate)
             whole = Case(plan_of(), plan_of(*placed, one, headroom=headroom), inventory, demands)
