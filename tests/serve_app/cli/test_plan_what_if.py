@@ -164,7 +164,7 @@ class TestWrongUse:
         args["applications"][0]["args"] |= {"modes": {}, "storage": {"model_roots": [str(tmp_path)]}}
         result = plan(written(tmp_path, args), "--fleet", FLEETS / "two-24gb.yaml")
         assert result.exit_code == 2
-        assert "do not divide among 7 devices" in " ".join(result.stderr.split())
+        assert "does not divide among 7 devices" in " ".join(result.stderr.split())
 
     def test_ten_thousand_models_in_cluster_yaml(self, tmp_path: Path) -> None:
         models = [{"id": f"m{number}", "source": "default:mini"} for number in range(10_000)]
