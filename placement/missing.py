@@ -31,6 +31,7 @@ class MissingBook:
                 for number in devices:
                     self.shares[number].append((index, problem.needs[index].without(offload)))
         self.uses = uses_of(problem, answer.sets, answer.offloads)
+        self.has_host_devices = any(node.host_devices for node in problem.nodes)
         self._unload_order = self._sorted_placed()
         self._of_types: dict[tuple[str, ...], _OfTypes] = {}
         self.left = [self.left_without(node, NOBODY) for node in range(len(problem.nodes))]

@@ -69,9 +69,10 @@ def _count_causes(missing: Missing) -> Causes:
     problem, of_types, counts = missing.problem, missing.book.of_types(missing.index), Counter[Cause]()
     counts[Cause.WRONG_TYPE] = len(problem.devices) - len(problem.of_type[missing.index])
     counts[Cause.CORDONED], counts[Cause.UNHEALTHY] = of_types.num_cordoned, of_types.num_unhealthy
-    peak = missing.need.peak_bytes
-    if peak > of_types.most_room and missing.demand.tensor_parallel == 1 and not missing.most_now:
-        counts[Cause.TOO_SMALL] = bisect_left(of_types.limits, peak)
+    least = missing.need.peak_bytes - missing.most_now
+    is_plain = missing.demand.tensor_parallel == 1 and not (missing.most_now and missing.book.has_host_devices)
+    if is_plain and least > of_types.most_room:
+        counts[Cause.TOO_SMALL] = bisect_left(of_types.limits, least)
         counts[Cause.NO_ROOM] = len(of_types.limits) - counts[Cause.TOO_SMALL]
     else:
         for node, numbers in enumerate(missing.allowed):
