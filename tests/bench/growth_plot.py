@@ -1,11 +1,12 @@
-"""One plot with both axes logarithmic, as an SVG of a few lines: no plotting library is installed with the product."""
+"""One plot with both axes logarithmic, drawn with Pillow, which vLLM brings along: there is no plotting library."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from html import escape
 from math import ceil, floor, log10
+
+from PIL import Image, ImageDraw, ImageFont
 
 WIDTH, HEIGHT = 720, 440
 LEFT, RIGHT, TOP, BOTTOM = 70, 90, 40, 50
@@ -36,21 +37,18 @@ class _Axis:
         return [10.0**power for power in range(self.first, self.last + 1)]
 
 
-def growth_plot(series: Sequence[Series], *, title: str, x: str, y: str) -> str:
+def growth_plot(series: Sequence[Series], *, title: str, x: str, y: str) -> Image.Image:
     across = _axis([point[0] for one in series for point in one.points], LEFT, WIDTH - RIGHT)
     up = _axis([point[1] for one in series for point in one.points], HEIGHT - BOTTOM, TOP)
-    lines = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" height="{HEIGHT}"',
-        '  font-family="sans-serif" font-size="13">',
-        f'<rect width="{WIDTH}" height="{HEIGHT}" fill="white"/>',
-        _text(LEFT, TOP - 16, title),
-        _text((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 12, x, anchor="middle"),
-        _text(12, TOP - 16, y),
-        *_grid(across, up),
-    ]
+    image = Image.new("RGB", (WIDTH, HEIGHT), "white")
+    draw = ImageDraw.Draw(image)
+    _text(draw, LEFT, 14, title, "lm")
+    _text(draw, (LEFT + WIDTH - RIGHT) / 2, HEIGHT - 14, x, "mm")
+    _text(draw, 8, 14, y, "lm")
+    _grid(draw, across, up)
     for number, one in enumerate(series):
-        lines += _line(one, across, up, COLOURS[number % len(COLOURS)])
-    return "\n".join([*lines, "</svg>", ""])
+        _line(draw, one, across, up, COLOURS[number % len(COLOURS)])
+    return image
 
 
 def _axis(values: Sequence[float], begin: float, end: float) -> _Axis:
@@ -58,25 +56,24 @@ def _axis(values: Sequence[float], begin: float, end: float) -> _Axis:
     return _Axis(first=first, last=max(last, first + 1), begin=begin, end=end)
 
 
-def _grid(across: _Axis, up: _Axis) -> Iterator[str]:
+def _grid(draw: ImageDraw.ImageDraw, across: _Axis, up: _Axis) -> None:
     for value in across.ticks():
         at = across.at(value)
-        yield f'<line x1="{at:.1f}" y1="{up.begin}" x2="{at:.1f}" y2="{up.end}" stroke="#ddd"/>'
-        yield _text(at, up.begin + 18, f"{value:g}", anchor="middle")
+        draw.line([(at, up.begin), (at, up.end)], fill="#dddddd")
+        _text(draw, at, up.begin + 14, f"{value:g}", "mm")
     for value in up.ticks():
         at = up.at(value)
-        yield f'<line x1="{across.begin}" y1="{at:.1f}" x2="{across.end}" y2="{at:.1f}" stroke="#ddd"/>'
-        yield _text(across.begin - 8, at + 4, f"{value:g}", anchor="end")
+        draw.line([(across.begin, at), (across.end, at)], fill="#dddddd")
+        _text(draw, across.begin - 8, at, f"{value:g}", "rm")
 
 
-def _line(series: Series, across: _Axis, up: _Axis, colour: str) -> Iterator[str]:
+def _line(draw: ImageDraw.ImageDraw, series: Series, across: _Axis, up: _Axis, colour: str) -> None:
     places = [(across.at(x), up.at(y)) for x, y in series.points]
-    path = " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
-    yield f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2"/>'
-    yield from (f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3" fill="{colour}"/>' for x, y in places)
-    last_x, last_y = places[-1]
-    yield _text(last_x + 8, last_y + 4, series.name, colour=colour)
+    draw.line(places, fill=colour, width=2)
+    for x, y in places:
+        draw.ellipse([(x - 3, y - 3), (x + 3, y + 3)], fill=colour)
+    _text(draw, places[-1][0] + 8, places[-1][1], series.name, "lm", colour)
 
 
-def _text(x: float, y: float, words: str, *, anchor: str = "start", colour: str = "#222") -> str:
-    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" fill="{colour}">{escape(words)}</text>'
+def _text(draw: ImageDraw.ImageDraw, x: float, y: float, words: str, anchor: str, colour: str = "#222222") -> None:
+    draw.text((x, y), words, fill=colour, anchor=anchor, font=ImageFont.load_default(size=13))
