@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from placement.classes import Classes
 from placement.dive import Decided
+from placement.greedy import seats_of
 from placement.problem import Answer, DeviceSet, Problem
 from placement.table import Pending, Table
 
@@ -40,7 +41,8 @@ def rebuild(problem: Problem, stays: Seats, classes: Classes, decided: Decided, 
 class _Building:
     def __init__(self, problem: Problem, stays: Seats, asked: Sequence[int]) -> None:
         self.problem, self.left = problem, list(asked)
-        self.table = Table(problem, Pending(problem, problem.running, problem.running_offloads))
+        runs = [seats_of(*both) for both in zip(problem.running, problem.running_offloads, strict=True)]
+        self.table = Table(problem, Pending(problem, runs))
         for index, seats in enumerate(stays):
             for devices, offload in seats:
                 self.table.place(index, devices, offload)
