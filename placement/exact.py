@@ -16,9 +16,9 @@ from ortools.sat.python import cp_model
 
 from placement.exact_model import ExactModel, Option, Stage
 from placement.goals import gap_of
-from placement.greedy import refill
 from placement.plan import GoalReached
 from placement.problem import Answer, DeviceSet, Problem, num_sets
+from placement.refill import refill
 
 MAX_PAIRS = 400
 """Replicas x device sets above which `solve_exact` is not meant to be asked."""

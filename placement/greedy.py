@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from heapq import heapify, heappop, heappush
 from itertools import combinations, groupby
 from math import comb
@@ -18,7 +18,7 @@ from placement.feasible import Load
 from placement.policy import Goal
 from placement.problem import Answer, DeviceSet, Problem, set_cost
 from placement.squeeze import squeeze_in
-from placement.table import Pending, Table
+from placement.table import Pending, Seat, Seats, Table
 
 SOLVER = "greedy"
 
@@ -36,56 +36,58 @@ Order = Callable[[Problem, int], float]
 
 
 @dataclass(frozen=True, slots=True)
-class _Way:
+class Way:
     """One way to fill the fleet. `packs` whatever the policy wants: what is served comes before how it is spread."""
 
     order: Order
     packs: bool
 
 
-def _ways(problem: Problem) -> list[_Way]:
+def ways_of(problem: Problem) -> list[Way]:
     """As asked; packed with the largest first; packed with the most served per byte first."""
     ways = [
-        _Way(lambda problem, index: index, problem.policy.goal is Goal.PACK),
-        _Way(lambda problem, index: -problem.needs[index].peak_bytes * problem.demands[index].tensor_parallel, True),
-        _Way(lambda problem, index: problem.needs[index].peak_bytes / problem.weights[index], True),
+        Way(lambda problem, index: index, problem.policy.goal is Goal.PACK),
+        Way(lambda problem, index: -problem.needs[index].peak_bytes * problem.demands[index].tensor_parallel, True),
+        Way(lambda problem, index: problem.needs[index].peak_bytes / problem.weights[index], True),
     ]
-    return ways if len(problem.demands) * len(problem.devices) <= MAX_REFILLED else ways[::2]
+    return ways if _is_quick(problem) else ways[::2]
+
+
+def _is_quick(problem: Problem) -> bool:
+    return len(problem.demands) * len(problem.devices) <= MAX_REFILLED
 
 
 def solve_greedy(problem: Problem) -> Answer:
     """The best of a few fillings, the first when they are equal; only one when it serves all."""
-    ways = _ways(problem)
-    table = _fill(problem, ways[0], problem.running, problem.running_offloads, may_squeeze=False)
+    ways, runs = (
+        ways_of(problem),
+        [seats_of(*both) for both in zip(problem.running, problem.running_offloads, strict=True)],
+    )
+    table = fill(problem, ways[0], [runs], may_squeeze=False)
     if _serves_all(table):
-        return _answer(table)
-    squeezes = any(problem.max_offloads)
-    runs = problem.running, problem.running_offloads
-    tables = [_fill(problem, way, *runs, may_squeeze=squeezes) for way in (ways if squeezes else ways[1:])]
-    return _answer(max(tables if squeezes else [table, *tables], key=_worth))
+        return answer_of(table)
+    if any(problem.max_offloads):
+        few = ways if _is_quick(problem) else ways[:1]
+        return answer_of(max((fill(problem, way, [runs], may_squeeze=True) for way in few), key=worth_of))
+    tables = [table, *(fill(problem, way, [runs], may_squeeze=False) for way in ways[1:])]
+    return answer_of(max(tables, key=worth_of))
 
 
-def refill(problem: Problem, answer: Answer) -> Answer:
-    """The answer with whatever still fits: of each priority in turn first what the answer places, then what it lacks.
-
-    What it places of lower priorities gives way. Unchanged where it lacks nothing that fits.
-    """
-    offloads = [answer.offloads_of(index) for index in range(len(problem.demands))]
-    table = _fill(problem, _ways(problem)[0], answer.sets, offloads, may_squeeze=any(problem.max_offloads))
-    return replace(_answer(table), solver=answer.solver)
+def seats_of(sets: Sequence[DeviceSet], offloads: Sequence[int]) -> list[Seat]:
+    return list(zip(sets, offloads, strict=True))
 
 
 def _serves_all(table: Table) -> bool:
     return all(len(s) == d.num_replicas for s, d in zip(table.shares, table.problem.demands, strict=True))
 
 
-def _answer(table: Table) -> Answer:
+def answer_of(table: Table) -> Answer:
     sets = tuple(tuple(share.devices for share in shares) for shares in table.shares)
     offloads = tuple(tuple(share.offload_bytes for share in shares) for shares in table.shares)
     return Answer(sets, SOLVER, None, offloads if any(map(any, offloads)) else ())
 
 
-def _worth(table: Table) -> tuple[int, ...]:
+def worth_of(table: Table) -> tuple[int, ...]:
     """What was reached of the goals of serving, then of offload, then of staying."""
     problem, worth = table.problem, list[int]()
     for _, level in _levels(problem):
@@ -107,32 +109,26 @@ def _levels(problem: Problem) -> list[tuple[int, list[int]]]:
     return [(priority, list(level)) for priority, level in groupby(numbers, lambda i: problem.demands[i].priority)]
 
 
-def _fill(
-    problem: Problem,
-    way: _Way,
-    seats: Sequence[Sequence[DeviceSet]],
-    offloads: Sequence[Sequence[int]],
-    *,
-    may_squeeze: bool,
-) -> Table:
-    """One filling around `seats` that are kept where they can be.
+def fill(problem: Problem, way: Way, layers: Sequence[Seats], *, may_squeeze: bool) -> Table:
+    """One filling. Of each priority first the seats of each layer are kept where they can be, then the rest is placed.
 
     Only one that may squeeze weights into host memory keeps seats with some of them there.
     """
-    table = Table(problem, Pending(problem, seats, offloads))
+    table = Table(problem, Pending(problem, layers[0]))
     for _, level in _levels(problem):
         for index in level:
             table.pending.turn_to(index)
-        for index in level:
-            both = zip(seats[index], offloads[index], strict=True)
-            _keep(table, index, [(devices, offload) for devices, offload in both if may_squeeze or not offload])
+        for index, seats in ((index, layer[index]) for layer in layers for index in level):
+            _keep(table, index, [seat for seat in seats if may_squeeze or not seat[1]])
         for index in sorted(level, key=lambda index: way.order(problem, index)):
             _Placing(table, index, packs=way.packs, may_squeeze=may_squeeze).run()
     return table
 
 
-def _keep(table: Table, index: int, seats: Sequence[tuple[DeviceSet, int]]) -> None:
-    for devices, offload in seats:
+def _keep(table: Table, index: int, seats: Sequence[Seat]) -> None:
+    """Those of the seats that are not taken yet."""
+    taken = Counter((share.devices, share.offload_bytes) for share in table.shares[index])
+    for devices, offload in (Counter(seats) - taken).elements():
         wanted = len(table.shares[index]) < table.problem.demands[index].num_replicas
         if wanted and table.takes(index, devices, offload):
             table.place(index, devices, offload)

@@ -11,6 +11,12 @@ from dataclasses import dataclass
 from placement.feasible import Load, host_bytes_of
 from placement.problem import DeviceSet, Problem, set_cost
 
+Seat = tuple[DeviceSet, int]
+"""Where a replica lies, and what it offloads per device."""
+
+Seats = Sequence[Sequence[Seat]]
+"""By demand number."""
+
 
 @dataclass(slots=True)
 class Share:
@@ -121,16 +127,14 @@ class Pending:
     Summed from the last demand to the first, with every step remembered, so that turning to a demand undoes its own.
     """
 
-    def __init__(
-        self, problem: Problem, seats: Sequence[Sequence[DeviceSet]], offloads: Sequence[Sequence[int]]
-    ) -> None:
+    def __init__(self, problem: Problem, seats: Seats) -> None:
         self.rest = [0] * len(problem.devices)
         self.start = [0] * len(problem.devices)
         self.cpu = [0] * len(problem.nodes)
         self.host = [0] * len(problem.nodes)
         self._undo: list[list[tuple[list[int], int, int]]] = [[] for _ in problem.demands]
         for index in reversed(range(len(problem.demands))):
-            self._add(problem, index, list(zip(seats[index], offloads[index], strict=True)))
+            self._add(problem, index, seats[index])
 
     @property
     def is_empty(self) -> bool:
@@ -141,7 +145,7 @@ class Pending:
         for values, position, before in reversed(self._undo[index]):
             values[position] = before
 
-    def _add(self, problem: Problem, index: int, seats: Sequence[tuple[DeviceSet, int]]) -> None:
+    def _add(self, problem: Problem, index: int, seats: Sequence[Seat]) -> None:
         need, demand = problem.needs[index], problem.demands[index]
         for devices, offload in seats[: demand.num_replicas]:
             node = problem.node_of[devices[0]]

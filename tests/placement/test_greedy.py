@@ -10,11 +10,12 @@ from placement.assemble import assemble
 from placement.check import verify
 from placement.demand import Demand
 from placement.exact import is_small, solve_exact
-from placement.greedy import refill, solve_greedy
+from placement.greedy import solve_greedy
 from placement.inventory import DeviceHealth, Inventory
 from placement.plan import Placement, Plan
 from placement.policy import Goal, Policy
 from placement.problem import Answer, pose
+from placement.refill import refill
 from placement.solver import solve
 from tests.placement.builders import GIB, demand, fleet, problems, where, with_device
 
@@ -67,6 +68,13 @@ class TestGreedy:
         poor = Answer(sets=((), ((0,),), ()), solver="poor", gap=0.5)
         assert refill(problem, poor).sets == (((0,),), (), ((0,),))
         assert verify(assemble(problem, refill(problem, poor), inventory, ()), inventory, demands, Policy()) == ()
+
+    def test_what_runs_is_filled_in_before_an_equal_that_an_answer_put_in_its_place(self) -> None:
+        inventory, demands = fleet("n: 1x10GiB"), (demand("new", gib=5), demand("runs", gib=4), demand("low", gib=1))
+        before = solve(inventory, demands[1:2], Policy())
+        problem = pose(inventory, demands, Policy(), before.placements)
+        hasty = Answer(sets=(((0,),), (), ()), solver="hasty", gap=0.5)
+        assert refill(problem, hasty).sets == ((), ((0,),), ((0,),))
 
     def test_five_thousand_demands_on_64_devices_are_answered_and_sound(self) -> None:
         inventory = fleet(*(f"n{node}: 8x80GiB" for node in range(8)))
