@@ -33,12 +33,12 @@ from placement.columns import Aim, Work, Worth
 from placement.dive import Dive
 from placement.evenness import least_unevenness
 from placement.goals import gap_of
-from placement.greedy import refill
 from placement.master import CLOSE, COARSE, FINE, Master
 from placement.plan import GoalReached
 from placement.policy import Goal
 from placement.problem import Answer, DeviceSet, Problem, loads_of
 from placement.rebuild import Seat, Seats, rebuild
+from placement.refill import refill
 from placement.score import is_better, levels, reached
 
 WORK_PER_S = 1_300_000
