@@ -146,31 +146,31 @@ def _fits(things: Sequence[Thing], fill: Fill, room: int, level: _Level) -> bool
 
 
 def _dynamic(things: Sequence[Thing], sizes: Sequence[int], capacity: int) -> Found:
-    """By dynamic programming; a thing that may lie there often becomes bundles of 1, 2, 4, ... of it."""
+    """By dynamic programming; a thing that may lie there often becomes bundles of 1, 2, 4, ... of it.
+
+    What has no size is all taken beforehand: OR-Tools 9.15 miscounts it.
+    """
+    counts = {thing.number: thing.most for thing, size in zip(things, sizes, strict=True) if size == 0}
+    free = sum(thing.value * thing.most for thing, size in zip(things, sizes, strict=True) if size == 0)
     bundles = list(_bundles(things, sizes, capacity))
     solver = knapsack_solver.KnapsackSolver(
         knapsack_solver.SolverType.KNAPSACK_DYNAMIC_PROGRAMMING_SOLVER, "fill of a device"
     )
     values = [things[position].value * count for position, count in bundles]
     solver.init(values, [[sizes[position] * count for position, count in bundles]], [capacity])
-    value = solver.solve()
-    counts = dict[int, int]()
+    value = free + solver.solve()
     for bundle, (position, count) in enumerate(bundles):
         if solver.best_solution_contains(bundle):
             number = things[position].number
             counts[number] = counts.get(number, 0) + count
-    return Found(
-        tuple(sorted(counts.items())),
-        value,
-        value,
-        1 + len(things) * WORK_PER_THING + len(bundles) * capacity // CELLS_PER_WORK,
-    )
+    work = 1 + len(things) * WORK_PER_THING + len(bundles) * capacity // CELLS_PER_WORK
+    return Found(tuple(sorted(counts.items())), value, value, work)
 
 
 def _bundles(things: Sequence[Thing], sizes: Sequence[int], capacity: int) -> Iterator[tuple[int, int]]:
-    """Positions and counts that add up to every number of a thing that could lie there."""
+    """Positions and counts that add up to every number of a thing with a size that could lie there."""
     for position, (thing, size) in enumerate(zip(things, sizes, strict=True)):
-        most = thing.most if size == 0 else min(thing.most, capacity // size)
+        most = min(thing.most, capacity // size) if size else 0
         power = 1
         while most > 0:
             yield position, min(power, most)

@@ -41,8 +41,7 @@ def rebuild(problem: Problem, stays: Seats, classes: Classes, decided: Decided, 
 class _Building:
     def __init__(self, problem: Problem, stays: Seats, asked: Sequence[int]) -> None:
         self.problem, self.left = problem, list(asked)
-        runs = [seats_of(*both) for both in zip(problem.running, problem.running_offloads, strict=True)]
-        self.table = Table(problem, Pending(problem, runs))
+        self.table = Table(problem, Pending(problem, [() for _ in problem.demands]))
         for index, seats in enumerate(stays):
             for devices, offload in seats:
                 self.table.place(index, devices, offload)
