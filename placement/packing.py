@@ -40,6 +40,7 @@ from placement.problem import Answer, DeviceSet, Problem, loads_of
 from placement.rebuild import Seat, Seats, rebuild
 from placement.refill import refill
 from placement.score import is_better, levels, reached
+from placement.shift import shifted
 
 WORK_PER_S = 1_300_000
 """Work in a second of `Policy.time_limit_s`; see `Work`."""
@@ -72,6 +73,8 @@ def solve_large(problem: Problem, start: Answer) -> Answer:
     """The best answer found, with the goals it reached, their bounds and the gap."""
     work = Work(int(problem.policy.time_limit_s * WORK_PER_S))
     work.spend(2 * WORK_PER_DEMAND * len(problem.demands))
+    if any(problem.running):
+        start = _better(problem, shifted(problem, start), start)
     answer, bounds = _serve_more(problem, start, work)
     if problem.policy.goal is Goal.PACK:
         answer, bounds[goals.DEVICES] = Packing(problem, answer).run(work)
@@ -83,6 +86,10 @@ def solve_large(problem: Problem, start: Answer) -> Answer:
         GoalReached(name=goal.name, value=goal.value, bound=bounds[goal.name]) for goal in reached(problem, answer)
     )
     return replace(answer, gap=gap_of(done), goals=done)
+
+
+def _better(problem: Problem, one: Answer, other: Answer) -> Answer:
+    return one if is_better(reached(problem, one), reached(problem, other)) else other
 
 
 def _serve_more(problem: Problem, answer: Answer, work: Work) -> tuple[Answer, Bounds]:

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 
 from placement.classes import Classes
 from placement.dive import Decided
-from placement.greedy import seats_of
 from placement.problem import Answer, DeviceSet, Problem
 from placement.table import Pending, Table
 

@@ -46,7 +46,10 @@ class Order(StrEnum):
     """How the order was found."""
 
     EXACT = "exact"
-    """No order, with temporary places for the replicas that move, interrupts less."""
+    """No order, with one temporary place for each replica that moves, interrupts less.
+
+    A replica on several devices could be helped by a second one, where its places overlap; that is not tried.
+    """
     EXACT_WITHOUT_DETOURS = "exact without detours"
     """As exact, but the search for temporary places came to its limit."""
     HEURISTIC = "heuristic"

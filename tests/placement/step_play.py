@@ -90,7 +90,7 @@ def _check_room(
     placed = [(devices, known.get((replica, devices), of_replica[replica])) for replica, devices in running]
     for device in case.inventory.devices:
         here = [placement.estimate for devices, placement in placed if device.id in devices]
-        if not _fits(here, device, case.after.headroom):
+        if here and not _fits(here, device, case.after.headroom):
             raise Broken(f"no headroom on {device.id}: {running}")
     asked = {demand.model: demand for demand in case.demands}
     for node in case.inventory.nodes:
@@ -168,7 +168,9 @@ def _sets(inventory: Inventory, size: int) -> Iterator[tuple[str, ...]]:
 
 
 @st.composite
-def cases(draw: st.DrawFn, *, max_models: int = 4, min_devices: int = 2, max_devices: int = 3) -> Case:
+def cases(
+    draw: st.DrawFn, *, max_models: int = 4, min_devices: int = 2, max_devices: int = 3, max_tensor_parallel: int = 2
+) -> Case:
     """Two crowded plans for one fleet, half of the time one the other with its devices exchanged.
 
     Every replica is at a drawn place where it fits, and left out where it does not.
@@ -177,7 +179,8 @@ def cases(draw: st.DrawFn, *, max_models: int = 4, min_devices: int = 2, max_dev
     cut = draw(st.sampled_from([len(sizes), len(sizes), len(sizes) - 1]))
     nodes = tuple(draw(_nodes(name, part)) for name, part in (("n", sizes[:cut]), ("x", sizes[cut:])) if part)
     inventory = Inventory(version=1, nodes=nodes)
-    demands = tuple(draw(_demands(f"m{number}")) for number in range(draw(st.integers(2, max_models))))
+    names = [f"m{number}" for number in range(draw(st.integers(2, max_models)))]
+    demands = tuple(draw(_demands(name, max_tensor_parallel)) for name in names)
     headroom = draw(st.sampled_from([0.0, 0.2]))
     before = draw(_plans(inventory, demands, headroom))
     after = draw(st.one_of(_plans(inventory, demands, headroom), _turned(before, inventory, demands)))
@@ -209,13 +212,13 @@ def _nodes(draw: st.DrawFn, name: str, sizes: Sequence[int]) -> Node:
 
 
 @st.composite
-def _demands(draw: st.DrawFn, model: str) -> Demand:
+def _demands(draw: st.DrawFn, model: str, max_tensor_parallel: int) -> Demand:
     return Demand(
         model=model,
         num_replicas=draw(st.sampled_from([1, 1, 2])),
         priority=draw(st.integers(0, 2)),
         estimate=estimate(draw(st.sampled_from([6, 7, 8, 5, 4, 3, 2, 1])), loading=draw(st.sampled_from([0, 0, 1, 3]))),
-        tensor_parallel=draw(st.sampled_from([1, 1, 1, 2])),
+        tensor_parallel=min(max_tensor_parallel, draw(st.sampled_from([1, 1, 1, 2]))),
         cpu_millis=draw(st.sampled_from([0, 0, 1500])),
         host_memory_bytes=draw(st.sampled_from([0, 0, 3])),
     )

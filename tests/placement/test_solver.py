@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -17,6 +17,7 @@ from placement.check import ViolationKind, verify
 from placement.codec import demands_to_json, inventory_to_json, plan_to_json
 from placement.demand import Demand
 from placement.errors import InvalidProblem
+from placement.feasible import is_usable
 from placement.inventory import DeviceHealth, Inventory
 from placement.plan import Plan, RefusalKind, Strategy
 from placement.policy import Goal, Policy
@@ -299,10 +300,27 @@ def _best_served(inventory: Inventory, demands: tuple[Demand, ...], policy: Poli
 
 
 def _best_kept(inventory: Inventory, demands: tuple[Demand, ...], policy: Policy, before: Plan) -> int:
-    """Most replicas left in place among the plans that serve the most."""
+    """Most replicas left in place among the plans that serve best: of each priority what runs, then the most."""
     plans = list(_sound_plans(inventory, demands, policy))
-    most = max(_served(plan, demands) for plan in plans)
-    return max(_kept(before, plan) for plan in plans if _served(plan, demands) == most)
+    usable = {device.id for device in inventory.devices if is_usable(device)}
+    ran = [demand for demand in demands if {*_devices_of(before, demand.model)} & usable]
+    best = max(_served_in_order(plan, demands, ran) for plan in plans)
+    return max(_kept(before, plan) for plan in plans if _served_in_order(plan, demands, ran) == best)
+
+
+def _served_in_order(plan: Plan, demands: Sequence[Demand], ran: Sequence[Demand]) -> list[tuple[int, int]]:
+    placed = {placement.model for placement in plan.placements}
+    return [
+        (
+            sum(one.model in placed for one in ran if one.priority == priority),
+            sum(one.model in placed for one in demands if one.priority == priority),
+        )
+        for priority in sorted({demand.priority for demand in demands}, reverse=True)
+    ]
+
+
+def _devices_of(plan: Plan, model: str) -> list[str]:
+    return [device for placement in plan.placements if placement.model == model for device in placement.devices]
 
 
 def _kept(before: Plan, after: Plan) -> int:
