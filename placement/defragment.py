@@ -12,14 +12,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from placement.assemble import strategy_of
+from placement.assemble import assemble
 from placement.changes import Rates
 from placement.demand import Demand, Estimate, Part, PartName
 from placement.feasible import budget_bytes, is_usable, need_of, sum_loads
 from placement.goals import STAYING
 from placement.inventory import Inventory
-from placement.plan import Placement, Plan
+from placement.plan import Plan
 from placement.policy import Policy
+from placement.problem import Answer, pose
 from placement.solver import solve
 from placement.steps import DEFAULT_RATES, Steps, steps
 
@@ -116,6 +117,7 @@ class _Search:
 
     def __init__(self, running: Plan, inventory: Inventory, demands: Sequence[Demand], policy: Policy) -> None:
         self._running, self._inventory, self._policy = running, inventory, policy
+        self._asked = demands
         self._demands = [_offloaded_as_now(demand, running) for demand in demands]
         self.is_fewest_moves = False
 
@@ -140,8 +142,21 @@ class _Search:
             if any(placement.model == ROOM for placement in plan.placements) and self._serves_as_much(plan):
                 proven = {goal.name: goal.value == goal.bound for goal in plan.goals}
                 self.is_fewest_moves = priority < min(priorities) and proven.get(STAYING, False)
-                return _without_room(plan)
+                return self._without_room(plan)
         return None
+
+    def _without_room(self, plan: Plan) -> Plan:
+        """The plan as it is put in force: its bounds were those of a question with the room in it, its refusals too."""
+        problem = pose(self._inventory, self._asked, self._policy, self._running.placements)
+        number_of = {device.id: number for number, device in enumerate(problem.devices)}
+        placed = [[one for one in plan.placements if one.model == demand.model] for demand in problem.demands]
+        answer = Answer(
+            tuple(tuple(tuple(sorted(number_of[d] for d in one.devices)) for one in ones) for ones in placed),
+            plan.solver,
+            None,
+            tuple(tuple(one.offload_bytes for one in ones) for ones in placed),
+        )
+        return assemble(problem, answer, self._inventory, self._running.placements)
 
     def _serves_as_much(self, plan: Plan) -> bool:
         """Model by model: the heuristic may have put the room before others."""
@@ -158,20 +173,6 @@ def _offloaded_as_now(demand: Demand, running: Plan) -> Demand:
 def _demand_of(num_bytes: int, priority: int) -> Demand:
     part = Part(name=PartName.WEIGHTS, num_bytes=num_bytes, source="room to be left free")
     return Demand(model=ROOM, num_replicas=1, priority=priority, estimate=Estimate(parts=(part,)))
-
-
-def _without_room(plan: Plan) -> Plan:
-    """The plan as it is put in force; its bounds were those of a question with the room in it."""
-    placements: tuple[Placement, ...] = tuple(p for p in plan.placements if p.model != ROOM)
-    refusals = tuple(refusal for refusal in plan.refusals if refusal.model != ROOM)
-    return replace(
-        plan,
-        placements=placements,
-        refusals=refusals,
-        strategy=strategy_of(placements, refusals),
-        gap=None,
-        goals=(),
-    )
 
 
 def _room_when_empty(inventory: Inventory, policy: Policy) -> Room:
