@@ -15,7 +15,9 @@ from placement.ask import WHOLE_DEVICE_MILLIS, Ask
 from placement.mix import Futures
 
 CPU_STEP_MILLIS = 2000
-"""Waste is computed on this grid of free cores and drawn straight between."""
+MANY_CPU_MILLIS = 32_000
+MANY_CPU_STEP_MILLIS = 4000
+"""Waste is computed on this grid of free cores, wider where there are many, and drawn straight between."""
 
 MAX_KEPT = 200_000
 """Remembered wastes; past it all are forgotten."""
@@ -84,19 +86,20 @@ class Lookahead:
             unbound = self._unbound[gaps] = self._fill_unbound(gaps)
         if cpu_millis >= unbound.max_cpu_millis:
             return unbound.waste_millis
-        step, rest = divmod(cpu_millis, CPU_STEP_MILLIS)
-        low = self._on_grid(gaps, step, unbound)
-        return low + (self._on_grid(gaps, step + 1, unbound) - low) * rest / CPU_STEP_MILLIS if rest else low
+        step = CPU_STEP_MILLIS if cpu_millis < MANY_CPU_MILLIS else MANY_CPU_STEP_MILLIS
+        rest = cpu_millis % step
+        low = self._on_grid(gaps, cpu_millis - rest, unbound)
+        return low + (self._on_grid(gaps, cpu_millis - rest + step, unbound) - low) * rest / step if rest else low
 
-    def _on_grid(self, gaps: Gaps, step: int, unbound: _Unbound) -> float:
-        if step * CPU_STEP_MILLIS >= unbound.max_cpu_millis:
+    def _on_grid(self, gaps: Gaps, cpu_millis: int, unbound: _Unbound) -> float:
+        if cpu_millis >= unbound.max_cpu_millis:
             return unbound.waste_millis
-        waste = self._bound.get((gaps, step))
+        waste = self._bound.get((gaps, cpu_millis))
         if waste is None:
             if len(self._bound) >= MAX_KEPT:
                 self._bound.clear()
                 self._unbound.clear()
-            waste = self._bound[gaps, step] = self._fill(gaps, step * CPU_STEP_MILLIS, unbound)
+            waste = self._bound[gaps, cpu_millis] = self._fill(gaps, cpu_millis, unbound)
         return waste
 
     def _prepare(self, future: list[Ask]) -> _Future:
