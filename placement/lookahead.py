@@ -15,7 +15,9 @@ from placement.ask import WHOLE_DEVICE_MILLIS, Ask
 from placement.mix import Futures
 
 CPU_STEP_MILLIS = 2000
-"""Waste is computed on this grid of free cores and drawn straight between."""
+MANY_CPU_MILLIS = 32_000
+MANY_CPU_STEP_MILLIS = 4000
+"""Waste is computed on this grid of free cores, wider where there are many, and drawn straight between."""
 
 MAX_KEPT = 200_000
 """Remembered wastes; past it all are forgotten."""
@@ -43,9 +45,10 @@ class _Future(NamedTuple):
     within_cpu: tuple[int, ...]
 
 
-class _Outcome(NamedTuple):
-    """`waste_millis` idle at the end, and the most cores that any future took."""
+class _Unbound(NamedTuple):
+    """What becomes of gaps when cores are no bound: idle millis and cores taken by future, the mean and the most."""
 
+    outcomes: tuple[tuple[int, int], ...]
     waste_millis: float
     max_cpu_millis: int
 
@@ -62,7 +65,7 @@ class Lookahead:
         self._futures = [self._prepare(future) for future in allowed]
         self._cpu_of_all = max((sum(ask.cpu_millis for ask in future) for future in allowed), default=0)
         self._useful = _useful_millis({ask.device_millis for ask in asks if ask.num_devices})
-        self._unbound: dict[Gaps, _Outcome] = {}
+        self._unbound: dict[Gaps, _Unbound] = {}
         self._bound: dict[tuple[Gaps, int], float] = {}
 
     def waste_millis(self, gaps: Gaps, cpu_millis: int) -> float:
@@ -80,22 +83,23 @@ class Lookahead:
     def _waste_of_usable(self, gaps: Gaps, cpu_millis: int) -> float:
         unbound = self._unbound.get(gaps)
         if unbound is None:
-            unbound = self._unbound[gaps] = self._fill(gaps, self._cpu_of_all)
+            unbound = self._unbound[gaps] = self._fill_unbound(gaps)
         if cpu_millis >= unbound.max_cpu_millis:
             return unbound.waste_millis
-        step, rest = divmod(cpu_millis, CPU_STEP_MILLIS)
-        low = self._on_grid(gaps, step, unbound)
-        return low + (self._on_grid(gaps, step + 1, unbound) - low) * rest / CPU_STEP_MILLIS if rest else low
+        step = CPU_STEP_MILLIS if cpu_millis < MANY_CPU_MILLIS else MANY_CPU_STEP_MILLIS
+        rest = cpu_millis % step
+        low = self._on_grid(gaps, cpu_millis - rest, unbound)
+        return low + (self._on_grid(gaps, cpu_millis - rest + step, unbound) - low) * rest / step if rest else low
 
-    def _on_grid(self, gaps: Gaps, step: int, unbound: _Outcome) -> float:
-        if step * CPU_STEP_MILLIS >= unbound.max_cpu_millis:
+    def _on_grid(self, gaps: Gaps, cpu_millis: int, unbound: _Unbound) -> float:
+        if cpu_millis >= unbound.max_cpu_millis:
             return unbound.waste_millis
-        waste = self._bound.get((gaps, step))
+        waste = self._bound.get((gaps, cpu_millis))
         if waste is None:
             if len(self._bound) >= MAX_KEPT:
                 self._bound.clear()
                 self._unbound.clear()
-            waste = self._bound[gaps, step] = self._fill(gaps, step * CPU_STEP_MILLIS).waste_millis
+            waste = self._bound[gaps, cpu_millis] = self._fill(gaps, cpu_millis, unbound)
         return waste
 
     def _prepare(self, future: list[Ask]) -> _Future:
@@ -107,22 +111,28 @@ class Lookahead:
             (0, *(_bits(arrival.cpu_millis <= limit for arrival in arrivals) for limit in self._cpu_limits)),
         )
 
-    def _fill(self, gaps: Gaps, cpu_millis: int) -> _Outcome:
+    def _fill_unbound(self, gaps: Gaps) -> _Unbound:
         if not self._futures:
-            return _Outcome(float(sum(gaps)), 0)
-        outcomes = [self._fill_one(future, list(gaps), cpu_millis) for future in self._futures]
-        return _Outcome(
-            sum(left for left, _ in outcomes) / len(outcomes), cpu_millis - min(cpu_left for _, cpu_left in outcomes)
-        )
+            return _Unbound((), float(sum(gaps)), 0)
+        outcomes = tuple(self._fill_one(future, list(gaps), self._cpu_of_all) for future in self._futures)
+        waste = sum(idle for idle, _ in outcomes) / len(outcomes)
+        return _Unbound(outcomes, waste, max(taken for _, taken in outcomes))
+
+    def _fill(self, gaps: Gaps, cpu_millis: int, unbound: _Unbound) -> float:
+        """Only futures that would take more cores than there are have to be followed again."""
+        idle = 0
+        for future, (unbound_idle, taken) in zip(self._futures, unbound.outcomes, strict=True):
+            idle += unbound_idle if taken <= cpu_millis else self._fill_one(future, list(gaps), cpu_millis)[0]
+        return idle / len(self._futures)
 
     def _fill_one(self, future: _Future, gaps: list[int], cpu_millis: int) -> tuple[int, int]:
-        """Idle millis and cores left after one future. What no longer fits never fits again, so its bit is dropped.
+        """Idle millis and cores taken after one future. What no longer fits never fits again, so its bit is dropped.
 
         Written out in one loop: nearly all time of a decision is spent here.
         """
         arrivals, wants_device, within_gap, within_cpu = future
         cpu_limits, gap_ranks, useful = self._cpu_limits, self._gap_ranks, self._useful
-        idle = sum(gaps)
+        idle, cpu_at_first = sum(gaps), cpu_millis
         ahead = within_gap[gap_ranks[gaps[-1]]] & within_cpu[bisect_right(cpu_limits, cpu_millis)]
         while ahead & wants_device:
             first = ahead & -ahead
@@ -139,7 +149,7 @@ class Lookahead:
             if not gaps:
                 break
             ahead &= within_gap[gap_ranks[gaps[-1]]] & within_cpu[bisect_right(cpu_limits, cpu_millis)]
-        return idle, cpu_millis
+        return idle, cpu_at_first - cpu_millis
 
 
 def _take_whole(gaps: list[int], num_devices: int) -> bool:

@@ -26,8 +26,8 @@ class Tuning:
 
     num_futures: int = 24
     future_length: int = 80
-    block_weight: float = 0.15
-    block_weight_by_share: float = 2.0
+    block_weight: float = 0.3
+    block_weight_by_share: float = 1.0
     pressure_weight: float = 0.5
     seed: int = 0
 
