@@ -8,9 +8,15 @@ import sys
 
 from tests.bench.servers import REPOSITORY
 
-_OWN = ("tests.bench.address", "tests.bench.gateway", "tests.bench.tracing_cost")
+_OWN = (
+    "tests.bench.address",
+    "tests.bench.gateway",
+    "tests.bench.tracing_cost",
+    "tests.bench.packing",
+    "tests.bench.planner",
+)
 _PEERS = ("tests.bench.peers",)
-_KNOW_QUICK = ("tests.bench.address", "tests.bench.peers")
+_KNOW_QUICK = ("tests.bench.address", "tests.bench.peers", "tests.bench.packing")
 
 
 def main() -> int:

@@ -157,14 +157,18 @@ class LiveCluster:
         return found
 
     def engine_core(self, model: str) -> psutil.Process:
-        (core,) = [child for child in self.replica(model).children(recursive=True) if "EngineCore" in _title(child)]
+        """The one engine core of the model. A replica of the pool that only waits for a slot has none."""
+        title = f"ray::ServeReplica:{model}@head"
+        replicas = [one for one in self.processes() if _title(one).startswith(title)]
+        (core,) = [child for one in replicas for child in one.children(recursive=True) if "EngineCore" in _title(child)]
         return core
 
     def engine_cores(self) -> set[psutil.Process]:
         return {one for one in self.processes() if "EngineCore" in _title(one)}
 
     def replica(self, model: str) -> psutil.Process:
-        return self.process_titled(f"ray::ServeReplica:{model}@head")
+        """The one replica with an engine."""
+        return next(one for one in self.engine_core(model).parents() if "ServeReplica" in _title(one))
 
     # -- its end -------------------------------------------------------------------------------------
 
