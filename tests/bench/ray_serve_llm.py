@@ -9,7 +9,10 @@ from pathlib import Path
 
 from tests.bench.server_process import free_port
 from tests.bench.servers import MODEL, Engine
-from tests.bench.service import Command, answers_200
+from tests.bench.service import Command, answers_a_chat
+
+
+_FIRST = {"model": MODEL, "messages": [{"role": "user", "content": "1+1"}], "max_tokens": 2}
 
 
 def ray_serve_llm_command(engine: Engine, *, programs: Path, log: Path, haproxy: bool) -> Command:
@@ -23,7 +26,7 @@ def ray_serve_llm_command(engine: Engine, *, programs: Path, log: Path, haproxy:
         arguments=[str(programs / "serve"), "run", "--address", "local", str(config)],
         variables={**_ray_variables(folder), **(_haproxy_variables(folder) if haproxy else {})},
         url=f"http://127.0.0.1:{port}",
-        ready=answers_200("/v1/models"),
+        ready=answers_a_chat("/v1/chat/completions", json.dumps(_FIRST).encode()),
         log=log,
         ready_within_s=400,
     )

@@ -119,6 +119,19 @@ def answers_200(path: str) -> Callable[[str], bool]:
     return ready
 
 
+def answers_a_chat(path: str, body: bytes) -> Callable[[str], bool]:
+    """Ready when POST `path` with `body` gives 200; a list of models may be there long before an engine is."""
+
+    def ready(url: str) -> bool:
+        try:
+            sent = {"content": body, "headers": {"content-type": "application/json"}}
+            return httpx.post(url + path, timeout=60, **sent).status_code == 200  # type: ignore[arg-type]  # by key
+        except httpx.HTTPError:
+            return False
+
+    return ready
+
+
 def _wait(command: Command, process: subprocess.Popen[bytes], began_s: float) -> None:
     while not command.ready(command.url):
         if process.poll() is not None:
