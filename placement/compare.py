@@ -96,3 +96,13 @@ def _unplanned(replica: str, shares: Sequence[MeasuredShare]) -> ShareReport:
         measured_bytes=sum(share.num_bytes for share in shares),
         message=f"'{replica}' runs and is in no plan",
     )
+
+
+def numa_local_ratio(placements: Sequence[Placement], inventory: Inventory) -> float | None:
+    """Of the replicas over several devices, those whose devices all belong to one NUMA node; None where there are none.
+
+    A device whose NUMA node nobody knows counts as elsewhere (spec A8).
+    """
+    node_of = {device.id: device.numa_node for device in inventory.devices}
+    spread = [{node_of.get(device) for device in one.devices} for one in placements if len(one.devices) > 1]
+    return sum(len(nodes) == 1 and None not in nodes for nodes in spread) / len(spread) if spread else None

@@ -286,6 +286,11 @@ PLACEMENT_REFUSALS = Gauge(
     help="Replicas the current plan refuses, by kind of refusal.",
     labels=("reason",),
 )
+NUMA_LOCAL_RATIO = Gauge(
+    name="headroom_numa_local_ratio",
+    help="Replicas over several devices that lie within one NUMA node, of all of them; no series where there are none.",
+    labels=(),
+)
 BUILD_INFO = Gauge(name="headroom_build_info", help="1; version of the product.", labels=("version",))
 TRACE_SPANS_DROPPED = Counter(
     name="headroom_trace_spans_dropped_total",

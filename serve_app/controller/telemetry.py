@@ -9,6 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Mapping
 
+from placement.compare import numa_local_ratio
 from placement.inventory import Inventory
 from placement.plan import Plan
 from serve_app.config.settings import Settings
@@ -78,6 +79,9 @@ class ControllerTelemetry:
             for refusal in state.plan.refusals:
                 refused[refusal.kind.value] += refusal.num_replicas
             self._recorder.replace(names.PLACEMENT_REFUSALS, {(kind,): float(n) for kind, n in refused.items()})
+        if state.plan is not None and state.inventory is not None:
+            ratio = numa_local_ratio(state.plan.placements, state.inventory)
+            self._recorder.replace(names.NUMA_LOCAL_RATIO, {} if ratio is None else {(): ratio})
         if state.inventory is not None:
             self._show_devices(state.inventory, ledger, readings)
 

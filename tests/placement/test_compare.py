@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from placement.compare import MeasuredShare, ShareStatus, compare
+from placement.compare import MeasuredShare, ShareStatus, compare, numa_local_ratio
 from placement.policy import Policy
 from placement.solver import solve
-from tests.placement.builders import GIB, demand, fleet
+from tests.placement.builders import GIB, demand, fleet, with_device
 
 FLEET = fleet("n: 2x24GiB")
 PLAN = solve(FLEET, [demand("m", gib=10, replicas=2), demand("pair", gib=2, tensor_parallel=2)], Policy())
@@ -50,3 +50,21 @@ class TestCompare:
     def test_the_report_says_where_it_was_seen(self) -> None:
         (report, *_) = compare(PLAN, FLEET, {"m#0": (MeasuredShare("GPU-x", 1),)})
         assert report.message == "'m#0' is seen on GPU-x, planned on GPU-n-0"
+
+
+class TestNumaLocalRatio:
+    def test_counts_replicas_over_several_devices_that_stay_in_one_numa_node(self) -> None:
+        inventory = fleet("n: 4x24GiB")
+        for index, numa_node in enumerate((0, 0, 0, 1)):
+            inventory = with_device(inventory, f"n/gpu-{index}", numa_node=numa_node)
+        plan = solve(inventory, [demand("m", gib=15, replicas=2, tensor_parallel=2)], Policy())
+        assert numa_local_ratio(plan.placements, inventory) == 0.5
+
+    def test_a_numa_node_that_nobody_knows_is_elsewhere(self) -> None:
+        inventory = fleet("n: 2x24GiB")
+        plan = solve(inventory, [demand("m", gib=15, tensor_parallel=2)], Policy())
+        assert numa_local_ratio(plan.placements, inventory) == 0.0
+
+    def test_there_is_none_without_such_replicas(self) -> None:
+        inventory = fleet("n: 1x24GiB")
+        assert numa_local_ratio(solve(inventory, [demand("m", gib=1)], Policy()).placements, inventory) is None
