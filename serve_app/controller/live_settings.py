@@ -14,6 +14,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from placement.codec import to_json_value
+from placement.errors import PlacementError
 from serve_app.api.wire import ApplyOutcome, ApplyRequest
 from serve_app.config.load import settings_from_args
 from serve_app.config.problems import ConfigError
@@ -36,8 +37,10 @@ class _Applied(BaseModel):
 
 
 class LiveSettings:
+    """`base` is the digest of the arguments the controller was deployed with."""
+
     def __init__(self, args: Mapping[str, Any], store: Store) -> None:
-        self._base = hashlib.sha256(json.dumps(args, sort_keys=True).encode()).hexdigest()
+        self.base = hashlib.sha256(json.dumps(args, sort_keys=True).encode()).hexdigest()
         self._store = store
         self._planning = False
 
@@ -45,7 +48,7 @@ class LiveSettings:
         """`deployed` are the settings of the arguments the controller was started with."""
         blob = self._store.applied()
         applied = _Applied.model_validate_json(blob) if blob is not None else None
-        if applied is None or applied.base != self._base:
+        if applied is None or applied.base != self.base:
             self._store.save_applied(None)
             return deployed
         return settings_from_args(applied.args, base_dir=Path(applied.config_dir))
@@ -67,14 +70,14 @@ class LiveSettings:
             proposal = await applier.propose(settings)
         except ConfigError as error:
             return _answer(ApplyOutcome.INVALID, str(error))
-        except HeadroomError as error:
+        except (HeadroomError, PlacementError) as error:
             return _answer(ApplyOutcome.REFUSED, str(error))
         finally:
             self._planning = False
         if asked.dry_run:
             return _answer(ApplyOutcome.PROPOSED, "", proposal)
         applier.begin(proposal)
-        applied = _Applied(base=self._base, args=asked.args, config_dir=asked.config_dir)
+        applied = _Applied(base=self.base, args=asked.args, config_dir=asked.config_dir)
         expect(settings)
         spawn(self._carry_out(applied, applier, proposal))
         return _answer(ApplyOutcome.ACCEPTED, "", proposal)
