@@ -24,7 +24,7 @@ class Tuning:
     Source: tuned on seeds 1001 to 1003 of seven mixes; DESIGN.md says what else was tried.
     """
 
-    num_futures: int = 24
+    num_futures: int = 20
     future_length: int = 80
     block_weight: float = 0.3
     block_weight_by_share: float = 1.0
