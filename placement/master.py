@@ -286,9 +286,5 @@ class Master:
         return bound
 
 
-def _halfway(some: Sequence[int], others: Sequence[int]) -> tuple[int, ...]:
-    return tuple((one + other) // 2 for one, other in zip(some, others, strict=True))
-
-
 def _is_flat(values: Sequence[float]) -> bool:
     return len(values) > TAIL and values[-1] - values[-1 - TAIL] < FLAT

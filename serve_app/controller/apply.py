@@ -128,6 +128,12 @@ class Applier:
         """From now on this applier is busy with the proposal; `carry_out` is to follow."""
         self.progress = Progress(status=ApplyStatus.APPLYING, num_batches=len(proposal.steps.batches))
 
+    def ended(self) -> None:
+        """`carry_out` is over. A fault that nobody foresaw is told as such, instead of seeming busy for ever."""
+        if self.busy:
+            message = self.progress.message or "An unforeseen fault broke it off; the controller's log names it."
+            self.progress = replace(self.progress, status=ApplyStatus.FAILED, doing="", message=message)
+
     async def carry_out(self, proposal: Proposal) -> bool:
         """Do it, batch by batch; False when a start failed and everything was put back."""
         bringup, stored = self._bringup, self._bringup.state.stored

@@ -83,12 +83,16 @@ class LiveSettings:
         return _answer(ApplyOutcome.ACCEPTED, "", proposal)
 
     async def _carry_out(self, applied: _Applied, applier: Applier, proposal: Proposal) -> None:
-        before = self._store.applied()
+        before, is_done = self._store.applied(), False
         self._store.save_applied(applied.model_dump_json().encode())
-        if await applier.carry_out(proposal):
+        try:
+            is_done = await applier.carry_out(proposal)
+        finally:
+            applier.ended()
+            if not is_done:
+                self._store.save_applied(before)
+        if is_done:
             _log.info("applied", plan=proposal.inventory.version)
-        else:
-            self._store.save_applied(before)
 
 
 def _answer(outcome: ApplyOutcome, message: str, proposal: Proposal | None = None) -> dict[str, Any]:

@@ -97,3 +97,36 @@ class TestAnswers:
         for _ in range(2):
             assert answer(live, refusing, asked(GROWN, dry_run=False))["outcome"] == "refused"
         assert store.applied() is None
+
+
+class BreakingApplier(ScriptedApplier):
+    """Proposes, and breaks off with a fault that is none of ours."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.has_ended = False
+
+    async def propose(self, settings: Settings) -> None:
+        return None
+
+    def begin(self, proposal: object) -> None:
+        self.busy = True
+
+    async def carry_out(self, proposal: object) -> bool:
+        raise ConnectionError("the cluster is gone")
+
+    def ended(self) -> None:
+        self.has_ended = True
+
+
+class TestBrokenOff:
+    def test_what_was_in_force_is_so_again_and_the_applier_is_told(self, store: Store) -> None:
+        applier, works = BreakingApplier(), list[Coroutine[Any, Any, None]]()
+        request = asked(GROWN, dry_run=False)
+        live = LiveSettings(ARGS, store)
+        told = asyncio.run(live.apply(request, cast("Applier", applier), spawn=works.append, expect=lambda _: None))
+        assert told["outcome"] == "accepted"
+        with pytest.raises(ConnectionError):
+            asyncio.run(works[0])
+        assert applier.has_ended
+        assert store.applied() is None
