@@ -158,13 +158,15 @@ class LiveCluster:
 
     def engine_core(self, model: str) -> psutil.Process:
         """The one engine core of the model. A replica of the pool that only waits for a slot has none."""
-        title = f"ray::ServeReplica:{model}@head"
-        replicas = [one for one in self.processes() if _title(one).startswith(title)]
-        (core,) = [child for one in replicas for child in one.children(recursive=True) if "EngineCore" in _title(child)]
+        (core,) = [one for one in self.family(model) if "EngineCore" in _title(one)]
         return core
 
-    def engine_cores(self) -> set[psutil.Process]:
-        return {one for one in self.processes() if "EngineCore" in _title(one)}
+    def family(self, model: str) -> list[psutil.Process]:
+        """What the model's replicas have started: engine cores, also before they have a title, and helpers."""
+        title = f"ray::ServeReplica:{model}@head"
+        below = psutil.Process(self._process.pid).children(recursive=True)
+        replicas = [one for one in below if _title(one).startswith(title)]
+        return [child for one in replicas for child in _children(one)]
 
     def replica(self, model: str) -> psutil.Process:
         """The one replica with an engine."""
@@ -215,6 +217,13 @@ def _mark(process: psutil.Process) -> str | None:
         return process.environ().get(RUN_VARIABLE)
     except psutil.Error:
         return None
+
+
+def _children(process: psutil.Process) -> list[psutil.Process]:
+    try:
+        return process.children(recursive=True)
+    except psutil.NoSuchProcess:
+        return []
 
 
 def _title(process: psutil.Process) -> str:

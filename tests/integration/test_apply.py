@@ -48,20 +48,22 @@ def restored(cluster: LiveCluster) -> Iterator[LiveCluster]:
 
 
 @contextlib.contextmanager
-def killing_new_cores(cluster: LiveCluster, known: set[psutil.Process]) -> Iterator[None]:
-    """As long as it lasts, every engine core that is not `known` is killed as soon as it is seen."""
-    over = threading.Event()
+def killing_new_engines(cluster: LiveCluster, model: str) -> Iterator[list[int]]:
+    """As long as it lasts, whatever a new replica of the model starts is killed at once; gives the pids."""
+    known, killed, over = set(cluster.family(model)), list[int](), threading.Event()
 
     def kill() -> None:
         while not over.wait(0.05):
-            for core in cluster.engine_cores() - known:
-                with contextlib.suppress(psutil.NoSuchProcess):
-                    core.kill()
+            for process in cluster.family(model):
+                if process not in known:
+                    with contextlib.suppress(psutil.NoSuchProcess):
+                        process.kill()
+                        killed.append(process.pid)
 
     thread = threading.Thread(target=kill, daemon=True)
     thread.start()
     try:
-        yield
+        yield killed
     finally:
         over.set()
         thread.join()
@@ -106,12 +108,14 @@ class TestApply:
             answer = post_chat(http, {"model": "quick", "messages": user("What is 3 + 4?")})
             assert (answer.status_code, answer.headers["x-headroom-mode"]) == (200, "quick")
 
-    def test_a_start_that_fails_puts_everything_back(self, cluster: LiveCluster) -> None:
+    def test_a_start_that_fails_puts_everything_back(self, restored: LiveCluster) -> None:
+        cluster = restored
         before = {model: cluster.engine_core(model) for model in MODELS}
         file = changed_file(cluster, mini={"replicas": 2})
-        with Traffic(cluster.url, "mini", num_clients=1) as asked, killing_new_cores(cluster, set(before.values())):
+        with Traffic(cluster.url, "mini", num_clients=1) as asked, killing_new_engines(cluster, "mini") as killed:
             done = cluster.headroom("apply", str(file), "--address", cluster.url, "--yes", timeout_s=_APPLY_S)
-        assert done.code == 1, done.out
+        assert killed, "no engine was seen to start"
+        assert done.code == 1, f"{len(killed)} killed\n{done.out}"
         assert "mini#1 did not start" in done.err
         assert set(asked.statuses) == {200}
         assert states(cluster) == {"mini": 1, "small": 1, "base": 1}
