@@ -10,7 +10,8 @@
     ├── BadAnswer                8   something answered, but not as Headroom does
     ├── FleetUnready             9   Ray cannot give what the plan needs: a group, a warden, a share
     ├── EngineStartFailed       10   an engine did not come up, or not where it was planned
-    └── ModelNotMade            11   a default model is unknown, or could not be trained or stored
+    ├── ModelNotMade            11   a default model is unknown, or could not be trained or stored
+    └── ApplyBusy               12   another change of the running cluster is under way
 
 Each says three things: what happened, what was expected, what to do. A bug is an assert and not in this
 tree; a refusal of the solver is a value (`placement.plan.Refusal`) and not in this tree either.
@@ -74,3 +75,7 @@ class EngineStartFailed(HeadroomError):
 
 class ModelNotMade(HeadroomError):
     exit_code = 11
+
+
+class ApplyBusy(HeadroomError):
+    exit_code = 12

@@ -7,9 +7,11 @@ from typing import Any
 
 from serve_app.gateway.catalog import Catalog
 
+RESTING = ("asleep", "unloaded")
+
 
 def health_page(catalog: Catalog, controller: Mapping[str, Any] | None) -> tuple[int, dict[str, Any]]:
-    """Status and body. 200 while at least one model answers here, else 503.
+    """Status and body. 200 while at least one model answers here or all rest, else 503.
 
     `controller` None: it did not answer. The gateway's own table rules on what is ready; the controller adds why
     something is not.
@@ -17,13 +19,15 @@ def health_page(catalog: Catalog, controller: Mapping[str, Any] | None) -> tuple
     told = _models_told(controller)
     models = {model: _model_health(model, catalog, told.get(model)) for model in catalog.models}
     num_ready = sum(model["status"] == "ready" for model in models.values())
+    num_resting = sum(model["status"] in RESTING for model in models.values())
+    status = _status(num_ready, len(models) - num_resting, controller)
     body = {
-        "status": _status(num_ready, len(models), controller),
+        "status": status,
         "controller": "unreachable" if controller is None else controller.get("controller", "ok"),
         "reason": _reason(controller),
         "models": models,
     }
-    return (200 if num_ready else 503), body
+    return (200 if num_ready or status == "ok" else 503), body
 
 
 def _models_told(controller: Mapping[str, Any] | None) -> Mapping[str, Any]:
@@ -31,8 +35,8 @@ def _models_told(controller: Mapping[str, Any] | None) -> Mapping[str, Any]:
     return models if isinstance(models, Mapping) else {}
 
 
-def _status(num_ready: int, num_models: int, controller: Mapping[str, Any] | None) -> str:
-    if num_ready == num_models and controller is not None:
+def _status(num_ready: int, num_wanted: int, controller: Mapping[str, Any] | None) -> str:
+    if num_ready == num_wanted and controller is not None:
         return "ok"
     if num_ready:
         return "degraded"

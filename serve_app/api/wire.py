@@ -64,7 +64,7 @@ class FleetView(WireModel):
 
 
 class ModelHealth(WireModel):
-    """`status` is ready, starting or refused; `reason` says why it is not ready."""
+    """`status` is ready, starting, failing, refused, asleep or unloaded; `reason` says why it is not ready."""
 
     status: str
     reason: str = ""
@@ -93,6 +93,10 @@ class ModelInfo(WireModel):
     weights_version: str | None = None
     memory_bytes: int | None = None
     max_model_len: int | None = None
+    resting: str | None = None
+    """`asleep` or `unloaded`."""
+    pinned: bool = False
+    idle_s: float = 0.0
 
 
 class ModelsInfoView(WireModel):
@@ -127,6 +131,8 @@ class ApplyAnswer(WireModel):
     plan: dict[str, Any] | None = None
     inventory: dict[str, Any] | None = None
     steps: dict[str, Any] | None = None
+    resting: dict[str, str] = {}
+    """Models that do not run afterwards although the file names them, and why."""
 
 
 class ApplyProgress(WireModel):
@@ -136,4 +142,38 @@ class ApplyProgress(WireModel):
     done: int
     num_batches: int
     doing: str
+    message: str
+
+
+class ModelAction(StrEnum):
+    """POST /models/<action>, with the model's id in the body."""
+
+    LOAD = "load"
+    UNLOAD = "unload"
+    """Away until somebody loads it."""
+    SLEEP = "sleep"
+    """Away until the next request for it."""
+    WAKE = "wake"
+    PIN = "pin"
+    """Never put to sleep to make room."""
+    UNPIN = "unpin"
+
+
+class ModelRequest(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    model: str
+
+
+class ModelOutcome(StrEnum):
+    DONE = "done"
+    ACCEPTED = "accepted"
+    """Under way; `GET /models/info` says how far."""
+    REFUSED = "refused"
+    UNKNOWN = "unknown"
+    BUSY = "busy"
+
+
+class ModelAnswer(WireModel):
+    outcome: ModelOutcome
     message: str

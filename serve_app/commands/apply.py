@@ -105,6 +105,8 @@ def _show(answer: ApplyAnswer, *, as_json: bool) -> tuple[Plan, Steps]:
     else:
         draw_plan(console(), plan, from_json_value(Inventory, answer.inventory))
         draw_steps(console(), steps)
+        for model, reason in answer.resting.items():
+            click.echo(f"  '{model}' rests: {reason}")
     return plan, steps
 
 

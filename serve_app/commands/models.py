@@ -1,4 +1,4 @@
-"""`headroom models`: make the default models, list what lies in the home, verify one checkpoint."""
+"""`headroom models`: make, list and verify models in the home; load, unload and pin those of a running cluster."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 
 import click
 
+from serve_app.commands.model_actions import commands
 from serve_app.commands.options import json_option
 
 home_option = click.option(
@@ -37,7 +38,7 @@ class Listed:
 
 @click.group("models")
 def command() -> None:
-    """Make, list and verify models."""
+    """Make, list and verify models; load, unload, wake and pin them while the cluster runs."""
 
 
 @command.command("make")
@@ -110,6 +111,10 @@ def verify(path: Path, as_json: bool) -> None:
     click.echo(f"ok: {found.path}")
     click.echo(f"weights {found.weights_version}, step {'–' if found.step is None else found.step}")
     click.echo(f"{len(found.files)} files ({against}), {found.weights_bytes / 2**20:.1f} MiB of weights")
+
+
+for _one_action in commands():
+    command.add_command(_one_action)
 
 
 def _listed(home: Path) -> Iterator[Listed]:

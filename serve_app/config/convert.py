@@ -34,7 +34,11 @@ HOME_VARIABLE = "HEADROOM_HOME"
 def convert(args: ClusterArgs, *, base_dir: Path, environment: Mapping[str, str]) -> Settings:
     """`base_dir` is where relative paths start."""
     return Settings(
-        fleet=FleetSettings(headroom=args.fleet.headroom, devices=DeviceChoice(args.fleet.devices)),
+        fleet=FleetSettings(
+            headroom=args.fleet.headroom,
+            devices=DeviceChoice(args.fleet.devices),
+            idle_after_s=args.fleet.idle_after_s,
+        ),
         models=tuple(_model(model, index, base_dir) for index, model in enumerate(args.models)),
         modes=tuple(_mode(name, mode) for name, mode in args.modes.items()),
         cache=CacheSettings(max_bytes=args.cache.max_bytes, redis_url=args.cache.redis_url),
@@ -62,6 +66,7 @@ def _model(section: ModelSection, index: int, base_dir: Path) -> ModelSettings:
         host_memory_bytes=section.host_memory,
         requests_per_s=section.requests_per_s,
         max_offload_bytes=section.max_offload,
+        pinned=section.pinned,
     )
 
 
@@ -90,6 +95,7 @@ def _gateway(section: GatewaySection) -> GatewaySettings:
         max_body_bytes=section.max_body_bytes,
         first_token_timeout_s=section.first_token_timeout_s,
         between_tokens_timeout_s=section.between_tokens_timeout_s,
+        wake_timeout_s=section.wake_timeout_s,
     )
 
 

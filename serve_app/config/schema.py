@@ -30,6 +30,12 @@ class FleetSection(Section):
         "auto",
         description="Where models run: GPUs (cuda), the machine's memory (host), or GPUs if there are any (auto).",
     )
+    idle_after_s: float = Field(
+        600.0,
+        ge=1.0,
+        le=2_592_000.0,
+        description="A model without requests for so long, in seconds, may sleep when another needs its room.",
+    )
 
 
 class ModelSection(Section):
@@ -70,6 +76,7 @@ class ModelSection(Section):
             "each step then reads them over the bus."
         ),
     )
+    pinned: bool = Field(False, description="Never put to sleep to make room for another model.")
 
 
 class SamplingSection(Section):
@@ -116,6 +123,9 @@ class GatewaySection(Section):
     )
     between_tokens_timeout_s: float = Field(
         30.0, gt=0.0, le=3600.0, description="Longest wait between two pieces of an answer, in seconds."
+    )
+    wake_timeout_s: float = Field(
+        60.0, gt=0.0, le=3600.0, description="Longest wait of a request for a model that wakes up, in seconds."
     )
 
 

@@ -22,6 +22,8 @@ class FleetSettings:
     headroom: float
     """Fraction of every device kept free."""
     devices: DeviceChoice
+    idle_after_s: float = 600.0
+    """A model without requests for so long may sleep when another needs its room."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +51,8 @@ class ModelSettings:
     """Of all replicas together; 0 means unknown."""
     max_offload_bytes: int = 0
     """Weights per device that may lie in host memory."""
+    pinned: bool = False
+    """Never put to sleep to make room."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,6 +89,8 @@ class GatewaySettings:
     first_token_timeout_s: float
     """Longest wait for the first byte of an answer."""
     between_tokens_timeout_s: float
+    wake_timeout_s: float = 60.0
+    """Longest wait of a request for a model that wakes up."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,29 +11,21 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from placement.inventory import Inventory
+from placement.inventory import DeviceHealth
 from placement.moves import Action, ActionKind
-from placement.steps import steps
 from serve_app.config.settings import Settings
 from serve_app.controller.bringup import Bringup, plan_key
-from serve_app.controller.bringup_state import Phase
 from serve_app.controller.claims import Slot, SlotState, Weights
 from serve_app.controller.deploy import deploy_engines, wait_until_noticed
 from serve_app.controller.fleet_link import FleetLink
 from serve_app.controller.ledger import Ledger
-from serve_app.controller.planning import StoredPlan, demands_for, find_weights, solved, without_ours
-from serve_app.controller.proposal import (
-    Proposal,
-    changed_models,
-    keep_estimates,
-    rates_seen,
-    restart_keys,
-    staying,
-    told_apart,
-)
-from serve_app.controller.slots import beside, deployments_of, slots_of
+from serve_app.controller.lifecycle import Lifecycle, Rest
+from serve_app.controller.planning import StoredPlan
+from serve_app.controller.proposal import Proposal
+from serve_app.controller.proposing import AS_IT_IS, Proposer, Wish
+from serve_app.controller.slots import deployments_of, slots_of
 from serve_app.controller.store import Store
-from serve_app.errors import EngineStartFailed, HeadroomError
+from serve_app.errors import ApplyBusy, EngineStartFailed, HeadroomError
 from serve_app.logs import logger
 
 _START_LIMIT_S = 600.0
@@ -65,13 +57,24 @@ class Applier:
     """`publish` shows gateways what may be asked for and who serves."""
 
     def __init__(
-        self, *, bringup: Bringup, ledger: Ledger, fleet: FleetLink, store: Store, publish: Callable[[], None]
+        self,
+        *,
+        proposer: Proposer,
+        bringup: Bringup,
+        ledger: Ledger,
+        fleet: FleetLink,
+        store: Store,
+        lifecycle: Lifecycle,
+        publish: Callable[[], None],
     ) -> None:
+        self._proposer = proposer
         self._bringup = bringup
         self._ledger = ledger
         self._fleet = fleet
         self._store = store
+        self._lifecycle = lifecycle
         self._publish = publish
+        self._planning = False
         self._asked: dict[str, int] = {}
         """Replicas that Serve was last asked for, by deployment."""
         self.progress = Progress()
@@ -80,74 +83,50 @@ class Applier:
     def busy(self) -> bool:
         return self.progress.status is ApplyStatus.APPLYING
 
-    async def propose(self, settings: Settings) -> Proposal:
-        """What applying these settings would do. Raises: HeadroomError when it cannot be done."""
-        bringup, stored = self._bringup, self._bringup.state.stored
-        if stored is None or bringup.state.phase is not Phase.SERVING:
-            raise HeadroomError("The cluster is not up yet.", advice="Apply again when `headroom status` shows models.")
-        keys = restart_keys(bringup.settings, settings)
-        if keys:
-            raise HeadroomError(
-                f"{', '.join(f'`{key}`' for key in keys)} cannot change while the cluster runs.",
-                advice="Leave it as it was, or run `headroom down` and `headroom up`.",
-            )
-        weights, problems = await find_weights(settings.models, settings.storage)
-        changed = changed_models(bringup.settings, settings, bringup.state.weights, weights)
-        inventory = await self._inventory(settings)
-        demands, more = await asyncio.to_thread(
-            demands_for, settings, weights, kind=inventory.devices[0].kind, store=self._store
-        )
-        _raise_all(problems | more)
-        demands = keep_estimates(demands, stored.demands, changed)
-        kept = staying(stored.plan, inventory, changed)
-        plan = await asyncio.to_thread(solved, inventory, demands, headroom=settings.fleet.headroom, running=kept)
-        plan = told_apart(plan, stored.plan, changed)
-        asked_before = {demand.model: demand for demand in (*demands, *stored.demands)}
-        ordered = await asyncio.to_thread(
-            steps,
-            stored.plan,
-            plan,
-            inventory,
-            demands,
-            demands_before=tuple(asked_before.values()),
-            rates=rates_seen(tenure.report.load_s for tenure in self._ledger.tenures.values() if tenure.report),
-        )
-        new = slots_of(plan, inventory, settings.models, weights)
-        slots = beside(new, tuple(self._ledger.slots.values()), mark=str(inventory.version))
-        return Proposal(
-            settings=settings,
-            weights=weights,
-            inventory=inventory,
-            demands=demands,
-            plan=plan,
-            steps=ordered,
-            slots=slots,
-        )
+    async def propose(self, settings: Settings, wish: Wish = AS_IT_IS) -> Proposal:
+        """What applying these settings would do; until the caller has it, nobody else is answered.
+
+        Raises: HeadroomError when it cannot be done, ApplyBusy while another is planned or carried out.
+        """
+        if self.busy or self._planning:
+            raise ApplyBusy("Another change is under way.", advice="Try again when it is done.")
+        self._planning = True
+        try:
+            return await self._proposer.propose(settings, wish)
+        finally:
+            self._planning = False
 
     def begin(self, proposal: Proposal) -> None:
         """From now on this applier is busy with the proposal; `carry_out` is to follow."""
         self.progress = Progress(status=ApplyStatus.APPLYING, num_batches=len(proposal.steps.batches))
 
-    def ended(self) -> None:
-        """`carry_out` is over. A fault that nobody foresaw is told as such, instead of seeming busy for ever."""
+    async def carry_out(self, proposal: Proposal) -> bool:
+        """Do it, batch by batch; False when a start failed and everything was put back."""
+        try:
+            return await self._carry_out(proposal)
+        finally:
+            self._ended()
+
+    def _ended(self) -> None:
+        """A fault that nobody foresaw is told as such, instead of seeming busy for ever."""
         if self.busy:
             message = self.progress.message or "An unforeseen fault broke it off; the controller's log names it."
             self.progress = replace(self.progress, status=ApplyStatus.FAILED, doing="", message=message)
 
-    async def carry_out(self, proposal: Proposal) -> bool:
-        """Do it, batch by batch; False when a start failed and everything was put back."""
+    async def _carry_out(self, proposal: Proposal) -> bool:
         bringup, stored = self._bringup, self._bringup.state.stored
         assert stored is not None, "a proposal is made from a plan in force"
-        settings, weights = bringup.settings, bringup.state.weights
+        settings, weights, resting = bringup.settings, bringup.state.weights, self._lifecycle.resting
         batches = proposal.steps.batches
         now = tuple(self._ledger.slots.values())
         self._asked = {one.name: one.num_replicas for one in deployments_of(now)}
         target = _stored(proposal, retiring=tuple(slot for slot in now if slot not in proposal.slots))
+        self._rest(proposal.resting)
         self._bringup.save(target)
         self._turn_to(target, proposal.settings, proposal.weights)
         try:
             await self._fleet.prepare(proposal.inventory)
-            self._abandon_lost_nodes(proposal)
+            self._give_up_lost(proposal)
             for number, batch in enumerate(batches):
                 doing = "; ".join(f"{action.kind.value} {action.replica}" for action in batch)
                 self.progress = replace(self.progress, done=number, doing=doing)
@@ -156,6 +135,7 @@ class Applier:
         except HeadroomError as error:
             _log.error("apply failed, going back", reason=str(error))
             self.progress = replace(self.progress, doing="going back", message=str(error))
+            self._rest(resting)
             await self._go_back(stored, settings, weights, now)
             self.progress = replace(self.progress, status=ApplyStatus.FAILED, doing="")
             return False
@@ -234,17 +214,16 @@ class Applier:
 
     # -- parts ---------------------------------------------------------------------------------------
 
+    def _rest(self, resting: Mapping[str, Rest]) -> None:
+        self._lifecycle.rest(resting)
+        self._store.save_lifecycle(self._lifecycle.state)
+
     def _turn_to(self, stored: StoredPlan, settings: Settings, weights: Mapping[str, Weights]) -> None:
         self._bringup.settings = settings
         self._bringup.state.weights = dict(weights)
         self._bringup.state.problems = {}
         self._bringup.take_over(stored)
         self._publish()
-
-    async def _inventory(self, settings: Settings) -> Inventory:
-        version = self._store.next_plan_version()
-        inventory = await self._fleet.inventory(choice=settings.fleet.devices, version=version)
-        return without_ours(inventory, await self._fleet.read(inventory, self._ledger))
 
     def _slot(self, action: Action, proposal: Proposal) -> Slot:
         """The planned slot of a start; of a temporary place, one made for it."""
@@ -268,12 +247,16 @@ class Applier:
         tenure = self._ledger.tenures.get(slot.name)
         return tenure is not None and tenure.state is SlotState.READY
 
-    def _abandon_lost_nodes(self, proposal: Proposal) -> None:
+    def _give_up_lost(self, proposal: Proposal) -> None:
+        """Nothing can be drained on a node that is gone, and nobody waits for what was on a device that is."""
         nodes = {node.name for node in proposal.inventory.nodes}
+        lost = {device.id for device in proposal.inventory.devices if device.health is DeviceHealth.LOST}
         for slot in tuple(self._ledger.slots.values()):
             if slot.node not in nodes:
                 self._ledger.abandon(slot.name)
                 self._store.drop_tenure(slot.name)
+            elif slot not in proposal.slots and lost & {seat.device for seat in slot.seats}:
+                self._ledger.retire(slot.name)
 
 
 def _stored(proposal: Proposal, *, retiring: tuple[Slot, ...] = ()) -> StoredPlan:
@@ -285,11 +268,6 @@ def _stored(proposal: Proposal, *, retiring: tuple[Slot, ...] = ()) -> StoredPla
         slots=proposal.slots,
         retiring=retiring,
     )
-
-
-def _raise_all(problems: dict[str, HeadroomError]) -> None:
-    if problems:
-        raise HeadroomError(" ".join(f"'{model}': {error}" for model, error in problems.items()))
 
 
 _log = logger("headroom.controller")

@@ -17,9 +17,11 @@ from placement.plan import Plan
 from serve_app.config.settings import Settings
 from serve_app.controller.bringup_state import BringupState, Phase
 from serve_app.controller.claims import Slot, Weights
+from serve_app.controller.conditions import Conditions
 from serve_app.controller.deploy import deploy_engines
 from serve_app.controller.fleet_link import FleetLink
 from serve_app.controller.ledger import Ledger, Tenure
+from serve_app.controller.lifecycle import Lifecycle
 from serve_app.controller.planning import StoredPlan, demands_for, find_weights, solved
 from serve_app.controller.slots import deployments_of, slots_of
 from serve_app.controller.store import Store
@@ -45,9 +47,13 @@ class Bringup:
         fleet: FleetLink,
         telemetry: ControllerTelemetry,
         *,
+        lifecycle: Lifecycle,
+        conditions: Callable[[], Conditions],
         retired: Callable[[tuple[Slot, ...]], Awaitable[None]],
     ) -> None:
         self.settings = settings
+        self._lifecycle = lifecycle
+        self._conditions = conditions
         self._store = store
         self._fleet = fleet
         self._telemetry = telemetry
@@ -163,13 +169,16 @@ class Bringup:
     async def _newly_planned(self) -> StoredPlan:
         self._stand(Phase.FLEET)
         version = self._store.next_plan_version()
-        inventory = await self._fleet.inventory(choice=self.settings.fleet.devices, version=version)
+        headroom = self.settings.fleet.headroom
+        bare = await self._fleet.inventory(choice=self.settings.fleet.devices, version=version)
+        inventory = self._conditions().dress(bare, (), headroom=headroom)
         self._stand(Phase.PLAN)
         weights, kind = self.state.weights, inventory.devices[0].kind
         demands, problems = await asyncio.to_thread(demands_for, self.settings, weights, kind=kind, store=self._store)
         self._refuse(problems)
+        demands = tuple(demand for demand in demands if demand.model not in self._lifecycle.resting)
         began_s = time.monotonic()
-        plan = await asyncio.to_thread(solved, inventory, demands, headroom=self.settings.fleet.headroom)
+        plan = await asyncio.to_thread(solved, inventory, demands, headroom=headroom)
         self._telemetry.planned(plan, time.monotonic() - began_s)
         for refusal in plan.refusals:
             _log.warning("refused", model=refusal.model, reason=refusal.message)

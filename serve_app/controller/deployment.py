@@ -15,17 +15,22 @@ from typing import Any
 import ray
 
 from placement.codec import to_json_value
-from serve_app.api.wire import ApplyRequest
+from serve_app.api.wire import ApplyRequest, ModelAction
 from serve_app.config.load import settings_from_args
 from serve_app.controller import views
 from serve_app.controller.apply import Applier
 from serve_app.controller.bringup import Bringup
 from serve_app.controller.bringup_state import Phase
-from serve_app.controller.claims import Claim, Push, ReadyReport, SlotState, Told, Waiting
+from serve_app.controller.claims import Claim, Push, ReadyReport, Slot, SlotState, Told, Waiting
+from serve_app.controller.conditions import Conditions
 from serve_app.controller.fleet_link import FleetLink
 from serve_app.controller.ledger import Ledger, Tenure
+from serve_app.controller.lifecycle import Lifecycle
 from serve_app.controller.live_settings import LiveSettings
+from serve_app.controller.model_actions import ModelActions
+from serve_app.controller.proposing import Proposer
 from serve_app.controller.publish import Publisher
+from serve_app.controller.replan import Replanner
 from serve_app.controller.store import Store
 from serve_app.controller.telemetry import ControllerTelemetry
 from serve_app.fleet.actors import DeviceReading
@@ -57,22 +62,54 @@ class Controller:
         self._fleet = FleetLink(headroom=settings.fleet.headroom)
         self._telemetry = ControllerTelemetry(settings)
         self._publisher = Publisher(secret=self._store.internal_secret(), first_version=epoch)
+        self._lifecycle = Lifecycle(self._store.lifecycle(), now_s=time.monotonic())
         self._bringup = Bringup(
             settings,
             self._store,
             self._fleet,
             self._telemetry,
+            lifecycle=self._lifecycle,
+            conditions=self._conditions,
             retired=lambda slots: self._applier.retired(slots),  # noqa: PLW0108 - the applier is made after it
         )
-        self._applier = Applier(
-            bringup=self._bringup, ledger=self._ledger, fleet=self._fleet, store=self._store, publish=self._publish
-        )
+        self._applier, self._actions, self._replanner = self._changers()
         self._watched: set[tuple[str, int]] = set()
         self._steady: dict[str, int] = {}
         self._readings: dict[str, DeviceReading] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        for work in (self._bring_up(), self._sweep(), self._read_devices()):
+        for work in (self._bring_up(), self._sweep(), self._read_devices(), self._replanner.run()):
             self._spawn(work)
+
+    def _changers(self) -> tuple[Applier, ModelActions, Replanner]:
+        """Those who change what runs, each through the one applier."""
+        bringup, ledger, fleet, store = self._bringup, self._ledger, self._fleet, self._store
+        proposer = Proposer(
+            bringup=bringup,
+            ledger=ledger,
+            fleet=fleet,
+            store=store,
+            lifecycle=self._lifecycle,
+            conditions=self._conditions,
+        )
+        applier = Applier(
+            proposer=proposer,
+            bringup=bringup,
+            ledger=ledger,
+            fleet=fleet,
+            store=store,
+            lifecycle=self._lifecycle,
+            publish=self._publish,
+        )
+        actions = ModelActions(
+            applier=applier,
+            bringup=bringup,
+            ledger=ledger,
+            lifecycle=self._lifecycle,
+            store=store,
+            publish=self._publish,
+            spawn=self._spawn,
+        )
+        return applier, actions, Replanner(applier=applier, bringup=bringup, fleet=fleet, conditions=self._conditions)
 
     # -- asked by engine replicas ------------------------------------------------------------------
 
@@ -142,12 +179,20 @@ class Controller:
 
     async def push(self, push: Push) -> None:
         self._telemetry.merge(push)
+        self._lifecycle.saw(push.deltas, now_s=time.monotonic())
 
     async def health(self) -> dict[str, Any]:
-        return views.health(self._bringup.state, self._ledger, self._bringup.settings)
+        return views.health(self._bringup.state, self._ledger, self._lifecycle, self._bringup.settings)
 
     async def models_info(self) -> dict[str, Any]:
-        return views.models_info(self._bringup.state, self._ledger, self._bringup.settings, self._readings)
+        return views.models_info(
+            self._bringup.state,
+            self._ledger,
+            self._lifecycle,
+            self._bringup.settings,
+            self._readings,
+            now_s=time.monotonic(),
+        )
 
     async def fleet(self) -> dict[str, Any]:
         """Devices with every share planned and measured, read now."""
@@ -168,6 +213,10 @@ class Controller:
         """How far the last apply is."""
         progress: dict[str, Any] = to_json_value(self._applier.progress)
         return progress
+
+    async def act(self, action: ModelAction, model: str) -> dict[str, Any]:
+        """Load, unload, sleep, wake, pin or unpin one model."""
+        return (await self._actions.act(action, model)).model_dump(mode="json")
 
     # -- loops ---------------------------------------------------------------------------------------
 
@@ -243,12 +292,23 @@ class Controller:
     async def _reap(self, tenure: Tenure) -> None:
         """Nobody gets the slot before its bytes are really back."""
         slot = self._ledger.slots[tenure.slot]
-        while stubborn := await self._fleet.reap(slot, tenure):
-            _log.error("processes of a dead replica will not go", slot=tenure.slot, pids=[k.pid for k in stubborn])
+        while not await self._is_reaped(slot, tenure):  # noqa: ASYNC110 - it has to be looked for
             await asyncio.sleep(_SWEEP_S)
         self._store.drop_tenure(tenure.slot)
         self._ledger.freed(slot=tenure.slot, epoch=tenure.epoch)
         self._watched.discard((tenure.slot, tenure.epoch))
+
+    async def _is_reaped(self, slot: Slot, tenure: Tenure) -> bool:
+        try:
+            stubborn = await self._fleet.reap(slot, tenure)
+        except ray.exceptions.RayError:
+            return slot.node not in await self._fleet.node_names()  # with its node, everything on it is gone
+        if stubborn:
+            _log.error("processes of a dead replica will not go", slot=tenure.slot, pids=[k.pid for k in stubborn])
+        return not stubborn
+
+    def _conditions(self) -> Conditions:
+        return Conditions()
 
     def _publish(self) -> None:
         if not self._bringup.known.is_set():
@@ -256,8 +316,9 @@ class Controller:
         settings = self._bringup.settings
         self._publisher.show(
             views.backends(self._ledger),
-            views.refusals(self._bringup.state, self._ledger),
+            views.refusals(self._bringup.state, self._ledger, self._lifecycle),
             Offer(models=settings.models, modes=settings.modes),
+            wakeable=views.wakeable(self._bringup.state, self._ledger, self._lifecycle),
         )
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:

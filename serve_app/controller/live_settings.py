@@ -22,7 +22,7 @@ from serve_app.config.settings import Settings
 from serve_app.controller.apply import Applier
 from serve_app.controller.proposal import Proposal
 from serve_app.controller.store import Store
-from serve_app.errors import HeadroomError
+from serve_app.errors import ApplyBusy, HeadroomError
 from serve_app.logs import logger
 
 
@@ -42,7 +42,6 @@ class LiveSettings:
     def __init__(self, args: Mapping[str, Any], store: Store) -> None:
         self.base = hashlib.sha256(json.dumps(args, sort_keys=True).encode()).hexdigest()
         self._store = store
-        self._planning = False
 
     def in_force(self, deployed: Settings) -> Settings:
         """`deployed` are the settings of the arguments the controller was started with."""
@@ -62,18 +61,15 @@ class LiveSettings:
         expect: Callable[[Settings], None],
     ) -> dict[str, Any]:
         """Outcome, message and, where there is one, the proposal; `spawn` carries it out when this has returned."""
-        if applier.busy or self._planning:
-            return _answer(ApplyOutcome.BUSY, "Another apply is under way; look at `headroom apply --status`.")
-        self._planning = True
         try:
             settings = settings_from_args(asked.args, base_dir=Path(asked.config_dir))
             proposal = await applier.propose(settings)
         except ConfigError as error:
             return _answer(ApplyOutcome.INVALID, str(error))
+        except ApplyBusy as error:
+            return _answer(ApplyOutcome.BUSY, str(error))
         except (HeadroomError, PlacementError) as error:
             return _answer(ApplyOutcome.REFUSED, str(error))
-        finally:
-            self._planning = False
         if asked.dry_run:
             return _answer(ApplyOutcome.PROPOSED, "", proposal)
         applier.begin(proposal)
@@ -88,7 +84,6 @@ class LiveSettings:
         try:
             is_done = await applier.carry_out(proposal)
         finally:
-            applier.ended()
             if not is_done:
                 self._store.save_applied(before)
         if is_done:
@@ -100,7 +95,8 @@ def _answer(outcome: ApplyOutcome, message: str, proposal: Proposal | None = Non
     if proposal is None:
         return told
     shown = {"plan": proposal.plan, "inventory": proposal.inventory, "steps": proposal.steps}
-    return told | {name: to_json_value(value) for name, value in shown.items()}
+    resting = {model: rest.reason for model, rest in proposal.resting.items()}
+    return told | {name: to_json_value(value) for name, value in shown.items()} | {"resting": resting}
 
 
 _log = logger("headroom.controller")

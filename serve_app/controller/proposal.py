@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 
 from placement.changes import Rates
 from placement.demand import Demand
@@ -12,6 +12,7 @@ from placement.plan import Placement, Plan
 from placement.steps import DEFAULT_RATES, Steps
 from serve_app.config.settings import ModelSettings, Settings
 from serve_app.controller.claims import Slot, Weights
+from serve_app.controller.lifecycle import Rest
 
 _LIVE = ("models", "modes")
 """The sections of cluster.yaml that change while the cluster runs."""
@@ -19,7 +20,10 @@ _LIVE = ("models", "modes")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Proposal:
-    """`slots` has one entry per placement of `plan`; an engine that may go on keeps its slot of now."""
+    """`slots` has one entry per placement of `plan`; an engine that may go on keeps its slot of now.
+
+    `resting` are the models that do not run afterwards although `settings` names them.
+    """
 
     settings: Settings
     weights: Mapping[str, Weights]
@@ -28,6 +32,11 @@ class Proposal:
     plan: Plan
     steps: Steps
     slots: tuple[Slot, ...]
+    resting: Mapping[str, Rest] = field(default_factory=dict)
+
+    @property
+    def changes_nothing(self) -> bool:
+        return not self.steps.batches
 
 
 def restart_keys(before: Settings, after: Settings) -> list[str]:
@@ -86,9 +95,9 @@ def _engine(model: ModelSettings) -> tuple[object, ...]:
 
 
 def _differing(section: str, before: object, after: object) -> Iterator[str]:
-    for field in fields(before):  # type: ignore[arg-type]  # every section is a dataclass
-        if getattr(before, field.name) != getattr(after, field.name):
-            yield f"{section}.{_KEYS.get(field.name, field.name)}"
+    for key in fields(before):  # type: ignore[arg-type]  # every section is a dataclass
+        if getattr(before, key.name) != getattr(after, key.name):
+            yield f"{section}.{_KEYS.get(key.name, key.name)}"
 
 
 _KEYS = {"num_replicas": "replicas"}

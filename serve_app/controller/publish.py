@@ -21,6 +21,7 @@ class Publisher:
         self._version = first_version
         self._backends: tuple[Backend, ...] = ()
         self._refusals: tuple[tuple[str, str], ...] = ()
+        self._wakeable: tuple[str, ...] = ()
         self._offer: Offer | None = None
         self._peers: dict[str, Peer] = {}
         self._seen_s: dict[str, float] = {}
@@ -33,15 +34,23 @@ class Publisher:
             peers=tuple(self._peers[name] for name in sorted(self._peers)),
             internal_secret=self.secret,
             refusals=self._refusals,
+            wakeable=self._wakeable,
             offer=self._offer,
         )
 
-    def show(self, backends: Sequence[Backend], refusals: Mapping[str, str], offer: Offer | None = None) -> None:
-        """What serves, why the rest does not, and what may be asked for."""
+    def show(
+        self,
+        backends: Sequence[Backend],
+        refusals: Mapping[str, str],
+        offer: Offer | None = None,
+        *,
+        wakeable: tuple[str, ...] = (),
+    ) -> None:
+        """What serves, why the rest does not, which of it a request may bring, and what may be asked for."""
         ordered = tuple(sorted(backends, key=lambda backend: backend.replica))
-        shown = ordered, tuple(sorted(refusals.items())), offer
-        if shown != (self._backends, self._refusals, self._offer):
-            self._backends, self._refusals, self._offer = shown
+        shown = ordered, tuple(sorted(refusals.items())), offer, wakeable
+        if shown != (self._backends, self._refusals, self._offer, self._wakeable):
+            self._backends, self._refusals, self._offer, self._wakeable = shown
             self._bump()
 
     def add_peer(self, peer: Peer, *, now_s: float) -> None:

@@ -15,6 +15,7 @@ from pydantic import TypeAdapter
 
 from placement.estimate import Measurement
 from serve_app.controller.ledger import Tenure
+from serve_app.controller.lifecycle import LifecycleState
 from serve_app.fleet.measurements import MEASUREMENT
 
 _SCHEMA = """
@@ -25,6 +26,7 @@ CREATE TABLE IF NOT EXISTS measurements (key TEXT PRIMARY KEY, measurement BLOB 
 """
 _KEPT_PLANS = 100
 _TENURE = TypeAdapter(Tenure)
+_LIFECYCLE = TypeAdapter(LifecycleState)
 
 
 class Store:
@@ -90,6 +92,13 @@ class Store:
         self._db.execute("DELETE FROM meta WHERE key = 'applied'")
         if applied is not None:
             self._db.execute("INSERT INTO meta VALUES ('applied', ?)", (applied.decode(),))
+
+    def lifecycle(self) -> LifecycleState:
+        row = self._db.execute("SELECT value FROM meta WHERE key = 'lifecycle'").fetchone()
+        return _LIFECYCLE.validate_json(row[0]) if row else LifecycleState()
+
+    def save_lifecycle(self, state: LifecycleState) -> None:
+        self._db.execute("INSERT OR REPLACE INTO meta VALUES ('lifecycle', ?)", (_LIFECYCLE.dump_json(state).decode(),))
 
     def deployed(self, name: str) -> str | None:
         """Digest of what this Serve application was last asked to be."""

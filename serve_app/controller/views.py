@@ -6,11 +6,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from placement.inventory import Device
+from placement.plan import RefusalKind
 from serve_app.api.wire import DeviceView, FleetView, HolderKind, HolderView
 from serve_app.config.settings import ModelSettings, Settings
 from serve_app.controller.bringup_state import BringupState, Phase
 from serve_app.controller.claims import Slot, SlotState
 from serve_app.controller.ledger import Ledger, Tenure
+from serve_app.controller.lifecycle import Lifecycle, RestKind
 from serve_app.fleet.actors import DeviceReading
 from serve_app.fleet.view import keeps_headroom
 from serve_app.gateway.routing_table import Backend
@@ -22,17 +24,29 @@ def backends(ledger: Ledger) -> tuple[Backend, ...]:
     return tuple(_backend(tenure, ledger.slots[tenure.slot]) for tenure in ready)
 
 
-def refusals(state: BringupState, ledger: Ledger) -> dict[str, str]:
+def refusals(state: BringupState, ledger: Ledger, lifecycle: Lifecycle) -> dict[str, str]:
     """Models without a planned slot and why; a model that is planned and fails may yet come up."""
     planned = {slot.model for slot in ledger.slots.values()}
-    return {model: reason for model, reason in state.problems.items() if model not in planned}
+    problems = {model: reason for model, reason in state.problems.items() if model not in planned}
+    rests = {model: f"'{model}' was {rest.reason}." for model, rest in lifecycle.resting.items()}
+    return problems | rests
 
 
-def health(state: BringupState, ledger: Ledger, settings: Settings) -> dict[str, Any]:
-    """`ok` when every model answers, `degraded` when some do, else `starting` or `down`."""
-    models = {model.id: _model_health(model, state, ledger) for model in settings.models}
+def wakeable(state: BringupState, ledger: Ledger, lifecycle: Lifecycle) -> tuple[str, ...]:
+    """Models that a request may bring: those asleep, and those that only wait for room."""
+    asleep = {model for model, rest in lifecycle.resting.items() if rest.kind is RestKind.ASLEEP}
+    refusals = state.plan.refusals if state.plan is not None else ()
+    blocked = {refusal.model for refusal in refusals if refusal.kind is RefusalKind.BLOCKED}
+    planned = {slot.model for slot in ledger.slots.values()}
+    return tuple(sorted(asleep | (blocked - planned)))
+
+
+def health(state: BringupState, ledger: Ledger, lifecycle: Lifecycle, settings: Settings) -> dict[str, Any]:
+    """`ok` when every model that does not rest answers, `degraded` when some do, else `starting` or `down`."""
+    models = {model.id: _model_health(model, state, ledger, lifecycle) for model in settings.models}
     num_ready = sum(one["status"] == "ready" for one in models.values())
-    if num_ready == len(models):
+    num_resting = sum(model in lifecycle.resting for model in models)
+    if num_ready + num_resting == len(models):
         status = "ok"
     elif num_ready:
         status = "degraded"
@@ -42,9 +56,24 @@ def health(state: BringupState, ledger: Ledger, settings: Settings) -> dict[str,
 
 
 def models_info(
-    state: BringupState, ledger: Ledger, settings: Settings, readings: Mapping[str, DeviceReading]
+    state: BringupState,
+    ledger: Ledger,
+    lifecycle: Lifecycle,
+    settings: Settings,
+    readings: Mapping[str, DeviceReading],
+    *,
+    now_s: float,
 ) -> dict[str, Any]:
-    return {"models": [_model_info(model, state, ledger, readings) for model in settings.models]}
+    rows = []
+    for model in settings.models:
+        rest = lifecycle.resting.get(model.id)
+        row = _model_info(model, state, ledger, readings) | {
+            "resting": rest.kind.value if rest else None,
+            "pinned": lifecycle.is_pinned(model),
+            "idle_s": round(lifecycle.idle_s(model.id, now_s=now_s), 1),
+        }
+        rows.append(row | {"problem": rest.reason} if rest else row)
+    return {"models": rows}
 
 
 def fleet(
@@ -90,13 +119,16 @@ def _tenures_of(model: str, ledger: Ledger) -> list[Tenure]:
     return [tenure for tenure in ledger.tenures.values() if ledger.slots[tenure.slot].model == model]
 
 
-def _model_health(model: ModelSettings, state: BringupState, ledger: Ledger) -> dict[str, Any]:
+def _model_health(model: ModelSettings, state: BringupState, ledger: Ledger, lifecycle: Lifecycle) -> dict[str, Any]:
     tenures = _tenures_of(model.id, ledger)
     num_ready = sum(tenure.serves for tenure in tenures)
+    rest = lifecycle.resting.get(model.id)
+    if rest is not None:
+        return {"status": rest.kind.value, "reason": rest.reason, "num_ready": num_ready, "num_wanted": 0}
     if num_ready:
         status, reason = "ready", ""
     elif model.id in state.problems:
-        refused = model.id in refusals(state, ledger)
+        refused = model.id in refusals(state, ledger, lifecycle)
         status, reason = "refused" if refused else "failing", state.problems[model.id]
     else:
         waits_for = (

@@ -30,6 +30,7 @@ from serve_app.gateway.redis_store import RedisStore
 from serve_app.gateway.routing_table import RoutingTable
 from serve_app.gateway.run_terms import Deadlines, Engines
 from serve_app.gateway.upstream import Pool, address_of
+from serve_app.gateway.waker import Waker
 from tracing.metrics import Recorder
 from tracing.spans import begin_request
 
@@ -89,6 +90,7 @@ class Gateway:
             board=self._board,
             peers=self._peers,
             meters=self._meters,
+            waker=Waker(control=control, clock=clock, timeout_s=limits.wake_timeout_s),
             names_requests=names_requests,
         )
         self._pages = Pages(
@@ -171,8 +173,9 @@ class Gateway:
         if method == "POST" and path in self._pages.posts:
             body = await posted()
             return body if isinstance(body, ApiError) else await self._pages.post(path, body)
-        if method not in ("GET", "HEAD"):
-            return method_not_allowed(method, path, "GET, POST" if path in self._pages.posts else "GET")
+        allowed = self._pages.methods(route)
+        if ("GET" if method == "HEAD" else method) not in allowed:
+            return method_not_allowed(method, path, ", ".join(allowed))
         return await self._pages.answer(path, internal=internal)
 
     def _posted(self, scope: Scope, receive: Receive, asked: Asked) -> Callable[[], Awaitable[Posted]]:

@@ -17,13 +17,14 @@ from serve_app.gateway.routing_table import Backend, RoutingTable
 class Catalog:
     """`serving` holds the ready backends of each model, all of one weights version; models without any are absent.
 
-    `refusals` says of models that will not serve as things are, why.
+    `refusals` says of models that will not serve as things are, why; those in `wakeable` come when they are asked for.
     """
 
     models: Mapping[str, ModelSettings]
     modes: Mapping[str, ModeSettings]
     serving: Mapping[str, tuple[Backend, ...]]
     refusals: Mapping[str, str] = field(default_factory=dict)
+    wakeable: frozenset[str] = frozenset()
 
     @property
     def names(self) -> str:
@@ -40,6 +41,7 @@ def make_catalog(settings: Settings, table: RoutingTable) -> Catalog:
         modes={mode.name: mode for mode in settings.modes},
         serving={model: backends for model, backends in serving.items() if backends},
         refusals=dict(table.refusals),
+        wakeable=frozenset(table.wakeable),
     )
 
 

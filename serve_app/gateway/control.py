@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-from serve_app.api.wire import ApplyRequest
+from serve_app.api.wire import ApplyRequest, ModelAction
 
 
 class ControlPlane(Protocol):
@@ -28,3 +28,6 @@ class ControlPlane(Protocol):
 
     async def applying(self) -> Mapping[str, Any]:
         """`serve_app.api.wire.ApplyProgress` as JSON values."""
+
+    async def act(self, action: ModelAction, model: str) -> Mapping[str, Any]:
+        """`serve_app.api.wire.ModelAnswer` as JSON values; what was accepted goes on afterwards."""

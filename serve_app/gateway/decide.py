@@ -79,7 +79,14 @@ class Decision:
         return self.backends[0].checkpoint_step
 
 
-def decide(request: InferenceRequest, terms: Terms, catalog: Catalog) -> Decision | ApiError:
+@dataclass(frozen=True, slots=True)
+class Asleep:
+    """Nobody serves the request now, but this model may be brought back for it."""
+
+    model: str
+
+
+def decide(request: InferenceRequest, terms: Terms, catalog: Catalog) -> Decision | ApiError | Asleep:
     """Route one request; an `ApiError` says what is wrong with it or what is not ready."""
     mode = _mode(request, terms, catalog)
     if isinstance(mode, ApiError):
@@ -89,7 +96,8 @@ def decide(request: InferenceRequest, terms: Terms, catalog: Catalog) -> Decisio
         return candidates
     model = next((candidate for candidate in candidates if candidate in catalog.serving), None)
     if model is None:
-        return _not_ready(candidates, mode, catalog)
+        asleep = next((candidate for candidate in candidates if candidate in catalog.wakeable), None)
+        return Asleep(asleep) if asleep is not None else _not_ready(candidates, mode, catalog)
     return _length_problem(request, model, catalog) or _decision(request, terms, mode, catalog.serving[model])
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import ray
 from ray import serve
 
-from serve_app.api.wire import ApplyRequest
+from serve_app.api.wire import ApplyRequest, ModelAction
 from serve_app.config.load import settings_from_args
 from serve_app.controller.claims import Push
 from serve_app.gateway.app import Gateway
@@ -52,6 +52,10 @@ class ControllerLink:
 
     async def apply(self, asked: ApplyRequest) -> dict[str, Any]:
         answer: dict[str, Any] = await self._handle.apply.remote(asked)
+        return answer
+
+    async def act(self, action: ModelAction, model: str) -> dict[str, Any]:
+        answer: dict[str, Any] = await self._handle.act.remote(action, model)
         return answer
 
     async def applying(self) -> dict[str, Any]:

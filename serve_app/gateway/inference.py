@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from http import HTTPStatus
 
-from serve_app.api.errors import ApiError, Outcome
+from serve_app.api.errors import ApiError, Outcome, unavailable
 from serve_app.api.requests import parse_request
 from serve_app.engines.protocol import Endpoint
 from serve_app.gateway.answer_headers import CacheState, Headers, own_headers
@@ -19,7 +19,7 @@ from serve_app.gateway.board import FlightBoard, may_read
 from serve_app.gateway.cache import ReadyEntry, Store
 from serve_app.gateway.cache_key import owner
 from serve_app.gateway.catalog import Catalog
-from serve_app.gateway.decide import Bypass, Decision, Terms, decide
+from serve_app.gateway.decide import Asleep, Bypass, Decision, Terms, decide
 from serve_app.gateway.delivery import CLIENT_GONE, Client, Delivered, deliver
 from serve_app.gateway.engine_call import EngineCall
 from serve_app.gateway.flight import Flight
@@ -27,6 +27,7 @@ from serve_app.gateway.memo import Memo
 from serve_app.gateway.meters import NO_MODEL, Meters
 from serve_app.gateway.peers import Peers
 from serve_app.gateway.routing_table import Peer, RoutingTable
+from serve_app.gateway.waker import RETRY_AFTER_S, Waker
 from tracing import names
 from tracing.spans import RequestTrace, RouteSpan, begin_request
 
@@ -62,8 +63,10 @@ class Inference:
         board: FlightBoard,
         peers: Peers,
         meters: Meters,
+        waker: Waker,
         names_requests: bool,
     ) -> None:
+        self._waker = waker
         self._names_requests = names_requests
         self._tenant = tenant
         self._replica = replica
@@ -84,6 +87,7 @@ class Inference:
         shared_elsewhere = self._store.kind != "memory" or len(table.peers) < 2
         self._owners = () if shared_elsewhere else table.peers
         self._memo.clear()
+        self._waker.update(catalog)
 
     async def __call__(self, endpoint: Endpoint, scope: Scope, receive: Receive, send: Send) -> None:
         started_s = self._clock()
@@ -117,6 +121,8 @@ class Inference:
         if isinstance(body, ApiError):
             return await visit.client.refuse(body)
         decision = self._decide(visit, body)
+        if isinstance(decision, Asleep):
+            decision = await self._woken(decision.model, visit, body)
         if isinstance(decision, ApiError):
             return await visit.client.refuse(decision)
         visit.decision = decision
@@ -126,7 +132,17 @@ class Inference:
                 return await self._relay(visit, keeper, decision, body)
         return await self._serve(visit, decision)
 
-    def _decide(self, visit: Visit, body: bytes) -> Decision | ApiError:
+    async def _woken(self, model: str, visit: Visit, body: bytes) -> Decision | ApiError:
+        failure = await self._waker.wake(model)
+        if failure is not None:
+            return failure
+        decision = self._decide(visit, body)
+        if isinstance(decision, Asleep):  # gone again before its request came through
+            message = f"The model '{model}' has just gone to sleep again. Try again."
+            return unavailable(message, code="model_waking", retry_after_s=RETRY_AFTER_S)
+        return decision
+
+    def _decide(self, visit: Visit, body: bytes) -> Decision | ApiError | Asleep:
         asked = visit.asked
         memo_key = (visit.endpoint, body, asked.mode)
         if asked.cache_control is None:
@@ -137,7 +153,7 @@ class Inference:
         if isinstance(request, ApiError):
             return request
         decision = decide(request, _terms(asked, self._tenant), self._catalog)
-        if not isinstance(decision, ApiError) and decision.key is not None and decision.bypass is None:
+        if isinstance(decision, Decision) and decision.key is not None and decision.bypass is None:
             self._memo.put(memo_key, decision)
         return decision
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from http import HTTPStatus
 from typing import Any, Final, TypeVar
 from urllib.parse import unquote
@@ -18,7 +19,7 @@ from pydantic import ValidationError
 from serve_app.api.errors import ApiError, Origin, invalid, not_found, unavailable
 from serve_app.api.health import health_page
 from serve_app.api.model_list import model_list, one_model
-from serve_app.api.wire import ApplyOutcome, ApplyRequest
+from serve_app.api.wire import ApplyOutcome, ApplyRequest, ModelAction, ModelOutcome, ModelRequest
 from serve_app.config.settings import Settings
 from serve_app.gateway.answer_headers import JSON
 from serve_app.gateway.cache import Store
@@ -39,6 +40,14 @@ _APPLY_STATUS: Final = {
     ApplyOutcome.INVALID: HTTPStatus.BAD_REQUEST,
     ApplyOutcome.REFUSED: HTTPStatus.UNPROCESSABLE_ENTITY,
     ApplyOutcome.BUSY: HTTPStatus.CONFLICT,
+}
+ACT_TIMEOUT_S: Final = 30.0
+_ACT_STATUS: Final = {
+    ModelOutcome.DONE: HTTPStatus.OK,
+    ModelOutcome.ACCEPTED: HTTPStatus.ACCEPTED,
+    ModelOutcome.REFUSED: HTTPStatus.UNPROCESSABLE_ENTITY,
+    ModelOutcome.UNKNOWN: HTTPStatus.NOT_FOUND,
+    ModelOutcome.BUSY: HTTPStatus.CONFLICT,
 }
 _METRICS: Final = (b"content-type", b"text/plain; version=0.0.4; charset=utf-8")
 _MODEL: Final = "/v1/models/"
@@ -85,11 +94,14 @@ class Pages:
             "/metrics": self._metrics,
             "/admin/apply": self._applying,
         }
-        self._posts: Mapping[str, Callable[[bytes], Awaitable[Page | ApiError]]] = {"/admin/apply": self._apply}
+        self._posts: Mapping[str, Callable[[bytes], Awaitable[Page | ApiError]]] = {
+            "/admin/apply": self._apply,
+            **{f"/models/{action.value}": partial(self._act, action) for action in ModelAction},
+        }
 
     @property
     def paths(self) -> frozenset[str]:
-        return frozenset(self._routes)
+        return frozenset((*self._routes, *self._posts))
 
     @property
     def posts(self) -> frozenset[str]:
@@ -103,9 +115,14 @@ class Pages:
 
     def route_of(self, path: str) -> str | None:
         """The route's template, or None when the path is not one of these."""
-        if path in self._routes:
+        if path in self._routes or path in self._posts:
             return path
         return _MODEL + "{id}" if path.startswith(_MODEL) and len(path) > len(_MODEL) else None
+
+    def methods(self, route: str) -> tuple[str, ...]:
+        """What may be done to a route that `route_of` gave; where GET may, HEAD may too."""
+        reads = ("GET",) if route not in self._posts or route in self._routes else ()
+        return (*reads, "POST") if route in self._posts else reads
 
     async def answer(self, path: str, *, internal: bool) -> Page | ApiError:
         """`internal`: asked by a peer gateway, which wants this replica's own figures only."""
@@ -129,6 +146,16 @@ class Pages:
             return invalid(f"{place}: {first['msg']}. Expected `args`, `config_dir` and `dry_run`.", param=place)
         told = await self._asked(self._control.apply(asked), timeout_s=APPLY_TIMEOUT_S)
         return _json(told, _APPLY_STATUS[ApplyOutcome(told["outcome"])]) if told is not None else _away()
+
+    async def _act(self, action: ModelAction, body: bytes) -> Page | ApiError:
+        try:
+            asked = ModelRequest.model_validate_json(body)
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_input=False)[0]
+            place = ".".join(str(step) for step in first["loc"]) or "body"
+            return invalid(f"{place}: {first['msg']}. Expected `model`, the id of a model.", param=place)
+        told = await self._asked(self._control.act(action, asked.model), timeout_s=ACT_TIMEOUT_S)
+        return _json(told, _ACT_STATUS[ModelOutcome(told["outcome"])]) if told is not None else _away()
 
     async def _models(self) -> Page:
         return _json(model_list(self._catalog, created=self._created))

@@ -51,5 +51,7 @@ class RoutingTable:
     """Sent as `x-headroom-internal` to engines and peers, who refuse requests without it."""
     refusals: tuple[tuple[str, str], ...] = ()
     """Model and sentence of each model that the plan in force, or its checkpoint, does not let serve."""
+    wakeable: tuple[str, ...] = ()
+    """Models without a replica that a request may bring back."""
     offer: Offer | None = None
     """None: what the gateway's own settings say."""

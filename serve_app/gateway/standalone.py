@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from serve_app.api.wire import ApplyOutcome, ApplyRequest
+from serve_app.api.wire import ApplyOutcome, ApplyRequest, ModelAction, ModelOutcome
 from serve_app.config.settings import (
     CacheSettings,
     DeviceChoice,
@@ -56,6 +56,10 @@ class NoController:
     async def apply(self, asked: ApplyRequest) -> Mapping[str, Any]:
         message = "This gateway stands alone: there is no cluster behind it to change."
         return {"outcome": ApplyOutcome.REFUSED.value, "message": message}
+
+    async def act(self, action: ModelAction, model: str) -> Mapping[str, Any]:
+        message = f"This gateway stands alone: there is no cluster behind it to {action.value} '{model}'."
+        return {"outcome": ModelOutcome.REFUSED.value, "message": message}
 
     async def applying(self) -> Mapping[str, Any]:
         return {"status": "none", "done": 0, "num_batches": 0, "doing": "", "message": ""}

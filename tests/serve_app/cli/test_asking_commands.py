@@ -127,3 +127,34 @@ class TestStatus:
         result = headroom("status", "--address", address)
         assert result.exit_code == 3
         assert "Traceback" not in result.output
+
+
+class TestModelActions:
+    @pytest.mark.parametrize("action", ["load", "unload", "sleep", "wake", "pin", "unpin"])
+    def test_each_posts_the_model_and_says_what_the_controller_says(self, action: str) -> None:
+        with answering({f"/models/{action}": {"outcome": "done", "message": "As you wish."}}) as address:
+            result = headroom("models", action, "mini", "--address", address)
+        assert (result.exit_code, result.stdout) == (0, "As you wish.\n")
+
+    def test_waits_until_it_is_through(self) -> None:
+        progress = {"status": "done", "done": 1, "num_batches": 1, "doing": "", "message": ""}
+        pages = {"/models/load": {"outcome": "accepted", "message": "It loads."}, "/admin/apply": progress}
+        with answering(pages) as address:
+            result = headroom("models", "load", "mini", "--address", address)
+        assert result.exit_code == 0
+        assert result.stdout.startswith("Done in")
+
+    def test_a_change_that_failed_is_an_error(self) -> None:
+        progress = {"status": "failed", "done": 0, "num_batches": 1, "doing": "", "message": "mini#0 did not start."}
+        pages = {"/models/load": {"outcome": "accepted", "message": "It loads."}, "/admin/apply": progress}
+        with answering(pages) as address:
+            result = headroom("models", "load", "mini", "--address", address)
+        assert result.exit_code == 1
+        assert "mini#0 did not start." in result.stderr
+
+    @pytest.mark.parametrize("outcome", ["refused", "unknown", "busy"])
+    def test_a_no_is_an_error_with_the_controllers_sentence(self, outcome: str) -> None:
+        with answering({"/models/load": {"outcome": outcome, "message": "No room."}}) as address:
+            result = headroom("models", "load", "mini", "--address", address)
+        assert result.exit_code == 1
+        assert "No room." in result.stderr

@@ -87,7 +87,7 @@ class TestSchema:
 class TestShow:
     def test_fills_in_every_default(self, tmp_path: Path) -> None:
         shown = json.loads(headroom("show", written(tmp_path, GOOD)).stdout)
-        assert shown["fleet"] == {"headroom": 0.2, "devices": "auto"}
+        assert shown["fleet"] == {"headroom": 0.2, "devices": "auto", "idle_after_s": 600.0}
         assert shown["models"][0]["max_num_seqs"] == 64
         assert shown["http"] == {"host": "0.0.0.0", "port": 8000}
 

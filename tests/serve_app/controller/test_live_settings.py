@@ -18,7 +18,7 @@ from serve_app.config.settings import Settings
 from serve_app.controller.apply import Applier
 from serve_app.controller.live_settings import LiveSettings
 from serve_app.controller.store import Store
-from serve_app.errors import HeadroomError
+from serve_app.errors import ApplyBusy, HeadroomError
 
 _FILE = Path(__file__).parents[3] / "cluster.yaml"
 ARGS: dict[str, Any] = yaml.safe_load(_FILE.read_text())["applications"][0]["args"]
@@ -26,10 +26,9 @@ GROWN = {**ARGS, "models": [{**ARGS["models"][0], "replicas": 2}, *ARGS["models"
 
 
 class ScriptedApplier:
-    """Refuses every proposal with `error`, or says it is busy; never gets as far as carrying one out."""
+    """Refuses every proposal with `error`; never gets as far as carrying one out."""
 
-    def __init__(self, *, error: Exception | None = None, busy: bool = False) -> None:
-        self.busy = busy
+    def __init__(self, *, error: Exception | None = None) -> None:
         self._error = error
 
     async def propose(self, settings: Settings) -> None:
@@ -89,7 +88,7 @@ class TestAnswers:
         assert told == {"outcome": "refused", "message": str(error)}
 
     def test_one_at_a_time(self, store: Store) -> None:
-        told = answer(LiveSettings(ARGS, store), ScriptedApplier(busy=True), asked(ARGS))
+        told = answer(LiveSettings(ARGS, store), ScriptedApplier(error=ApplyBusy("Later.")), asked(ARGS))
         assert told["outcome"] == "busy"
 
     def test_a_refused_apply_leaves_nothing_in_the_store_and_another_may_follow(self, store: Store) -> None:
@@ -102,25 +101,18 @@ class TestAnswers:
 class BreakingApplier(ScriptedApplier):
     """Proposes, and breaks off with a fault that is none of ours."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.has_ended = False
-
     async def propose(self, settings: Settings) -> None:
         return None
 
     def begin(self, proposal: object) -> None:
-        self.busy = True
+        pass
 
     async def carry_out(self, proposal: object) -> bool:
         raise ConnectionError("the cluster is gone")
 
-    def ended(self) -> None:
-        self.has_ended = True
-
 
 class TestBrokenOff:
-    def test_what_was_in_force_is_so_again_and_the_applier_is_told(self, store: Store) -> None:
+    def test_what_was_in_force_is_so_again(self, store: Store) -> None:
         applier, works = BreakingApplier(), list[Coroutine[Any, Any, None]]()
         request = asked(GROWN, dry_run=False)
         live = LiveSettings(ARGS, store)
@@ -128,5 +120,4 @@ class TestBrokenOff:
         assert told["outcome"] == "accepted"
         with pytest.raises(ConnectionError):
             asyncio.run(works[0])
-        assert applier.has_ended
         assert store.applied() is None

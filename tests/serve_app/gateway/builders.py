@@ -70,8 +70,13 @@ def table(*backends: Backend, peers: tuple[Peer, ...] = (), version: int = 1, se
     return RoutingTable(version=version, backends=backends, peers=peers, internal_secret=secret)
 
 
-def catalog(*backends: Backend, of: Settings | None = None, refusals: Mapping[str, str] | None = None) -> Catalog:
-    shown = dataclasses.replace(table(*backends), refusals=tuple((refusals or {}).items()))
+def catalog(
+    *backends: Backend,
+    of: Settings | None = None,
+    refusals: Mapping[str, str] | None = None,
+    wakeable: tuple[str, ...] = (),
+) -> Catalog:
+    shown = dataclasses.replace(table(*backends), refusals=tuple((refusals or {}).items()), wakeable=wakeable)
     return make_catalog(of or settings(), shown)
 
 

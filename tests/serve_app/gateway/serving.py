@@ -14,7 +14,7 @@ import orjson
 import uvicorn
 from openai import AsyncOpenAI
 
-from serve_app.api.wire import ApplyOutcome, ApplyRequest
+from serve_app.api.wire import ApplyOutcome, ApplyRequest, ModelAction, ModelOutcome
 from serve_app.config.settings import Settings
 from serve_app.engines.scripted import ScriptedEngine
 from serve_app.gateway.app import Gateway
@@ -68,6 +68,8 @@ class FakeControl:
         self.away = False
         self.applied: list[ApplyRequest] = []
         self.outcome = ApplyOutcome.PROPOSED
+        self.acted: list[tuple[ModelAction, str]] = []
+        self.acts = ModelOutcome.ACCEPTED
         self.health_page: dict[str, Any] = {"status": "ok", "controller": "serving", "reason": "", "models": {}}
 
     async def health(self) -> Mapping[str, Any]:
@@ -90,6 +92,10 @@ class FakeControl:
     async def applying(self) -> Mapping[str, Any]:
         return self._said({"status": "none", "done": 0, "num_batches": 0, "doing": "", "message": ""})
 
+    async def act(self, action: ModelAction, model: str) -> Mapping[str, Any]:
+        self.acted.append((action, model))
+        return self._said({"outcome": self.acts, "message": "because"})
+
     def _said(self, page: dict[str, Any]) -> dict[str, Any]:
         if self.away:
             raise RuntimeError("the controller is away")
@@ -106,6 +112,8 @@ class Stage:
     recorder: Recorder
     engines: list[ScriptedEngine]
     http: httpx.AsyncClient
+    urls: Mapping[str, str]
+    """Of its engines, by model."""
 
     @property
     def engine(self) -> ScriptedEngine:
@@ -161,7 +169,7 @@ async def stage(
         gateway.update(table(*dead, *alive))
         url = await stack.enter_async_context(served(gateway))
         http = await stack.enter_async_context(httpx.AsyncClient(base_url=url, timeout=DEADLINE_S))
-        yield Stage(gateway, url, control, recorder, engines, http)
+        yield Stage(gateway, url, control, recorder, engines, http, dict(zip(models, urls, strict=True)))
 
 
 @contextlib.asynccontextmanager
@@ -177,7 +185,7 @@ async def two_gateways(*, of: Settings | None = None) -> AsyncIterator[tuple[Sta
             stack.push_async_callback(gateway.aclose)
             url = await stack.enter_async_context(served(gateway))
             http = await stack.enter_async_context(httpx.AsyncClient(base_url=url, timeout=DEADLINE_S))
-            made.append(Stage(gateway, url, control, recorder, [engine], http))
+            made.append(Stage(gateway, url, control, recorder, [engine], http, {"mini": engine_url}))
         peers = tuple(Peer(replica=f"g{number}", url=one.url) for number, one in enumerate(made))
         for one in made:
             one.gateway.update(table(backend("mini", url=engine_url), peers=peers))

@@ -1,0 +1,72 @@
+"""What is known of devices beside their bytes, and an inventory that says so: health, cordons, drains, leases. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+
+from placement.inventory import Device, DeviceHealth, Holding, HoldingKind, Inventory
+from placement.plan import Placement
+
+USABLE = frozenset({DeviceHealth.HEALTHY, DeviceHealth.DEGRADED, DeviceHealth.THROTTLED})
+LEASES = "leases"
+CORDON = "cordon"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Conditions:
+    """By device id; a device that is not named is healthy, free and without risk.
+
+    `cordoned` and `drained` name devices or whole nodes: on a cordoned one nothing new is placed and what runs stays,
+    a drained one is emptied.
+    """
+
+    health: Mapping[str, DeviceHealth] = field(default_factory=dict)
+    cordoned: frozenset[str] = frozenset()
+    drained: frozenset[str] = frozenset()
+    leased_bytes: Mapping[str, int] = field(default_factory=dict)
+
+    def dress(self, inventory: Inventory, running: Iterable[Placement], *, headroom: float) -> Inventory:
+        """The inventory with what is known of its devices; `running` are the placements that may stay."""
+        placed = tuple(running)
+        nodes = tuple(
+            replace(node, devices=tuple(self._dressed(device, placed, headroom) for device in node.devices))
+            for node in inventory.nodes
+        )
+        return replace(inventory, nodes=nodes)
+
+    def unusable(self, device: Device) -> str:
+        """Why nothing may lie there; empty when something may."""
+        health = self._health(device)
+        if health not in USABLE:
+            return health.value
+        return "drained" if _named(device, self.drained) else ""
+
+    def _health(self, device: Device) -> DeviceHealth:
+        """One that the reader of the inventory found lost stays lost."""
+        if device.health is DeviceHealth.LOST:
+            return device.health
+        return self.health.get(device.id, DeviceHealth.HEALTHY)
+
+    def _dressed(self, device: Device, running: tuple[Placement, ...], headroom: float) -> Device:
+        leased = self.leased_bytes.get(device.id, 0)
+        holdings = [holding for holding in device.holdings if holding.kind is not HoldingKind.LEASED]
+        if leased:
+            holdings.append(Holding(holder=LEASES, kind=HoldingKind.LEASED, num_bytes=leased))
+        drained = _named(device, self.drained)
+        if _named(device, self.cordoned) and not drained:
+            taken = sum(holding.num_bytes for holding in holdings) + _room_of(device, running)
+            closed = max(0, int(device.total_bytes * (1 - headroom)) - taken)
+            holdings.append(Holding(holder=CORDON, kind=HoldingKind.RESERVED, num_bytes=closed))
+        return replace(device, health=self._health(device), cordoned=drained, holdings=tuple(holdings))
+
+
+def _named(device: Device, names: frozenset[str]) -> bool:
+    return device.id in names or device.node in names
+
+
+def _room_of(device: Device, running: tuple[Placement, ...]) -> int:
+    """Bytes that what runs on the device needs: all at rest, and the largest start beside it."""
+    estimates = [one.estimate for one in running if device.id in one.devices]
+    above = max((one.peak_bytes - one.rest_bytes for one in estimates), default=0)
+    return sum(one.rest_bytes for one in estimates) + above

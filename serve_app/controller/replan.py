@@ -1,0 +1,96 @@
+"""Plan again by itself when the fleet is no longer what the plan in force was made for (row A6).
+
+`reasons` is pure and says why; the loop looks, proposes and has it carried out. What people change goes by apply.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Collection, Iterator
+
+from placement.errors import PlacementError
+from placement.plan import RefusalKind
+from serve_app.controller.apply import Applier
+from serve_app.controller.bringup import Bringup
+from serve_app.controller.bringup_state import Phase
+from serve_app.controller.conditions import USABLE, Conditions
+from serve_app.controller.fleet_link import FleetLink
+from serve_app.controller.planning import StoredPlan
+from serve_app.controller.proposing import Wish
+from serve_app.errors import ApplyBusy, HeadroomError
+from serve_app.logs import logger
+
+_LOOK_S = 1.0
+_REST_S = 20.0
+"""After a proposal that could not be made or carried out."""
+
+
+def reasons(stored: StoredPlan, live: Collection[str], conditions: Conditions) -> tuple[str, ...]:
+    """Why the plan in force should be made again, a clause each; empty when it should not.
+
+    A device or node that comes (back) matters only while something waits for room.
+    """
+    return tuple(_reasons(stored, live, conditions))
+
+
+def _reasons(stored: StoredPlan, live: Collection[str], conditions: Conditions) -> Iterator[str]:
+    known = {node.name for node in stored.inventory.nodes}
+    used = {device for placement in stored.plan.placements for device in placement.devices}
+    waits = any(refusal.kind is RefusalKind.BLOCKED for refusal in stored.plan.refusals)
+    yield from (f"node {node} is gone" for node in sorted(known - set(live)))
+    if waits:
+        yield from (f"node {node} has come" for node in sorted(set(live) - known))
+    for device in stored.inventory.devices:
+        why = conditions.unusable(device)
+        was_usable = device.health in USABLE and not device.cordoned
+        if why and device.id in used and device.node in live:
+            yield f"{device.id} is {why}"
+        elif not why and not was_usable and waits and device.node in live:
+            yield f"{device.id} is back"
+
+
+class Replanner:
+    """`conditions` says what is known of the devices now."""
+
+    def __init__(
+        self, *, applier: Applier, bringup: Bringup, fleet: FleetLink, conditions: Callable[[], Conditions]
+    ) -> None:
+        self._applier = applier
+        self._bringup = bringup
+        self._fleet = fleet
+        self._conditions = conditions
+        self._before: tuple[str, ...] = ()
+        self._not_before_s = 0.0
+
+    async def run(self) -> None:
+        while True:
+            await asyncio.sleep(_LOOK_S)
+            await self._look()
+
+    async def _look(self) -> None:
+        """A reason must be there at two looks running: Ray forgets a node for a moment while it restarts."""
+        stored = self._bringup.state.stored
+        if stored is None or self._bringup.state.phase is not Phase.SERVING or self._applier.busy:
+            return
+        why = reasons(stored, await self._fleet.node_names(), self._conditions())
+        seen_before, self._before = why == self._before, why
+        if why and seen_before and time.monotonic() >= self._not_before_s:
+            await self._plan_again(why)
+
+    async def _plan_again(self, why: tuple[str, ...]) -> None:
+        try:
+            proposal = await self._applier.propose(self._bringup.settings, Wish(knows_weights=True))
+        except ApplyBusy:
+            return
+        except (HeadroomError, PlacementError) as error:
+            _log.error("could not plan again", because=why, reason=str(error))
+            self._not_before_s = time.monotonic() + _REST_S
+            return
+        _log.warning("planned again", because=why, plan=proposal.inventory.version, steps=len(proposal.steps.batches))
+        self._applier.begin(proposal)
+        if not await self._applier.carry_out(proposal):
+            self._not_before_s = time.monotonic() + _REST_S
+
+
+_log = logger("headroom.controller")

@@ -1,0 +1,87 @@
+"""What is known of devices, and what the solver makes of it."""
+
+from __future__ import annotations
+
+import pytest
+
+from placement.inventory import DeviceHealth, Inventory
+from placement.plan import Placement, Plan
+from placement.policy import Policy
+from placement.solver import solve
+from serve_app.controller.conditions import Conditions
+from tests.placement.builders import GIB, demand, fleet
+
+TWO = fleet("n: 2x10GiB")
+FIRST, SECOND = (device.id for device in TWO.devices)
+
+
+def plan_of(conditions: Conditions, *, running: tuple[Placement, ...] = (), gib: int = 6, replicas: int = 1) -> Plan:
+    dressed = conditions.dress(TWO, running, headroom=0.2)
+    return solve(dressed, [demand("m", gib=gib, replicas=replicas)], Policy(), running=running)
+
+
+def devices_of(plan: Plan) -> list[str]:
+    return [device for placement in plan.placements for device in placement.devices]
+
+
+def on(device: str) -> tuple[Placement, ...]:
+    """`m` as it runs on this device."""
+    other = SECOND if device == FIRST else FIRST
+    return plan_of(Conditions(drained=frozenset({other}))).placements
+
+
+class TestCordon:
+    def test_what_runs_there_stays(self) -> None:
+        assert devices_of(plan_of(Conditions(cordoned=frozenset({SECOND})), running=on(SECOND))) == [SECOND]
+
+    def test_nothing_new_is_placed_there(self) -> None:
+        plan = plan_of(Conditions(cordoned=frozenset({SECOND})), running=on(SECOND), gib=1, replicas=3)
+        assert devices_of(plan).count(SECOND) <= 1
+        assert len(plan.placements) == 3
+
+    @pytest.mark.parametrize("name", ["n", SECOND])
+    def test_is_of_a_device_or_of_a_whole_node(self, name: str) -> None:
+        plan = plan_of(Conditions(cordoned=frozenset({name})))
+        assert devices_of(plan) == ([] if name == "n" else [FIRST])
+
+
+class TestDrain:
+    def test_empties_the_device(self) -> None:
+        assert devices_of(plan_of(Conditions(drained=frozenset({SECOND})), running=on(SECOND))) == [FIRST]
+
+    def test_goes_before_a_cordon(self) -> None:
+        both = Conditions(drained=frozenset({SECOND}), cordoned=frozenset({SECOND}))
+        assert devices_of(plan_of(both, running=on(SECOND))) == [FIRST]
+
+
+class TestHealth:
+    @pytest.mark.parametrize("health", [DeviceHealth.QUARANTINED, DeviceHealth.DRAINING, DeviceHealth.LOST])
+    def test_an_unhealthy_device_is_emptied(self, health: DeviceHealth) -> None:
+        assert devices_of(plan_of(Conditions(health={FIRST: health}), running=on(FIRST))) == [SECOND]
+
+    def test_a_throttled_one_keeps_what_it_has(self) -> None:
+        throttled = Conditions(health={FIRST: DeviceHealth.THROTTLED})
+        assert devices_of(plan_of(throttled, running=on(FIRST))) == [FIRST]
+
+    def test_what_its_reader_calls_lost_stays_lost(self) -> None:
+        lost = Conditions(health={FIRST: DeviceHealth.LOST}).dress(TWO, (), headroom=0.2)
+        again = Conditions(health={FIRST: DeviceHealth.HEALTHY}).dress(lost, (), headroom=0.2)
+        assert again.devices[0].health is DeviceHealth.LOST
+
+    def test_why_a_device_is_not_usable_is_said_in_a_word(self) -> None:
+        conditions = Conditions(health={FIRST: DeviceHealth.QUARANTINED}, drained=frozenset({SECOND}))
+        assert [conditions.unusable(device) for device in TWO.devices] == ["quarantined", "drained"]
+        assert not Conditions(cordoned=frozenset({FIRST})).unusable(TWO.devices[0])
+
+
+class TestLeases:
+    def test_leased_bytes_are_planned_around(self) -> None:
+        assert devices_of(plan_of(Conditions(leased_bytes={FIRST: 4 * GIB}))) == [SECOND]
+
+    def test_the_pool_of_now_takes_the_place_of_the_one_before(self) -> None:
+        def leased(inventory: Inventory) -> int:
+            return sum(holding.num_bytes for holding in inventory.devices[0].holdings)
+
+        before = Conditions(leased_bytes={FIRST: 4 * GIB}).dress(TWO, (), headroom=0.2)
+        assert leased(Conditions(leased_bytes={FIRST: GIB}).dress(before, (), headroom=0.2)) == GIB
+        assert leased(Conditions().dress(before, (), headroom=0.2)) == 0
