@@ -38,7 +38,7 @@ def _json_of(method: str, address: str, path: str, *, body: object = None, timeo
         told = answer.json()
     except ValueError as error:
         raise _foreign(url, f"status {answer.status_code} and no JSON") from error
-    if answer.status_code == _NO_SUCH_ROUTE and "outcome" not in told:
+    if answer.status_code == _NO_SUCH_ROUTE and not (isinstance(told, dict) and "outcome" in told):
         raise _foreign(url, "status 404")
     return told
 
