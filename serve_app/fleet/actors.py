@@ -11,9 +11,8 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import psutil
-
 from placement.inventory import DeviceKind
+from serve_app.fleet.host_memory import read_host_memory
 from serve_app.fleet.process_memory import ProcessKey, end_processes, proportional_set_bytes, share_processes
 
 _REAP_TIMEOUT_S = 10.0
@@ -38,10 +37,14 @@ class DeviceReading:
 
 
 class DeviceWarden:
-    """Sits in one device's bundle for as long as the fleet group lives."""
+    """Sits in one device's bundle for as long as the fleet group lives.
 
-    def __init__(self, kind: DeviceKind) -> None:
+    `total_bytes` is the device as planned: of a host's memory it may be a part.
+    """
+
+    def __init__(self, kind: DeviceKind, total_bytes: int) -> None:
         self._kind = kind
+        self._total_bytes = total_bytes
 
     def uuid(self) -> str:
         """UUID of the CUDA device Ray gave this bundle, or an empty string on host memory."""
@@ -50,7 +53,7 @@ class DeviceWarden:
     def read(self, shares: Mapping[str, ShareProcesses]) -> DeviceReading:
         """Measure the device and each named share on it."""
         processes = {marker: share_processes(share.process, share.marker) for marker, share in shares.items()}
-        return self._read_cuda(processes) if self._kind is DeviceKind.CUDA else _read_host(processes)
+        return self._read_cuda(processes) if self._kind is DeviceKind.CUDA else self._read_host(processes)
 
     def reap(self, share: ShareProcesses) -> tuple[ProcessKey, ...]:
         """End everything of a share whose replica died; returns the processes that would not go."""
@@ -67,6 +70,14 @@ class DeviceWarden:
         }
         return DeviceReading(uuid=uuid, total_bytes=memory.total_bytes, used_bytes=memory.used_bytes, shares=shares)
 
+    def _read_host(self, processes: Mapping[str, tuple[ProcessKey, ...]]) -> DeviceReading:
+        """What others hold beside us counts as far as the machine could not give our part without it."""
+        shares = {marker: proportional_set_bytes(keys) for marker, keys in processes.items()}
+        missing = self._total_bytes - read_host_memory().available_bytes
+        return DeviceReading(
+            uuid="", total_bytes=self._total_bytes, used_bytes=max(sum(shares.values()), missing), shares=shares
+        )
+
 
 class Share:
     """Holds planned bytes of one device for one replica. `held` returns only when the share ends."""
@@ -76,12 +87,6 @@ class Share:
 
     async def ping(self) -> int:
         return os.getpid()
-
-
-def _read_host(processes: Mapping[str, tuple[ProcessKey, ...]]) -> DeviceReading:
-    memory = psutil.virtual_memory()
-    shares = {marker: proportional_set_bytes(keys) for marker, keys in processes.items()}
-    return DeviceReading(uuid="", total_bytes=memory.total, used_bytes=memory.total - memory.available, shares=shares)
 
 
 def _visible_cuda_uuid() -> str:

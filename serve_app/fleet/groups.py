@@ -94,7 +94,7 @@ def ensure_warden(seat: Seat, *, headroom: float) -> Any:
         max_restarts=-1,
         **options,
     )
-    return actor.remote(seat.kind)
+    return actor.remote(seat.kind, seat.total_bytes)
 
 
 def hold_share(seat: Seat, *, num_bytes: int, name: str) -> Any:
