@@ -48,7 +48,10 @@ def nvml_session() -> Iterator[None]:
 
 
 def read_device_memory(uuid: str) -> DeviceMemory:
-    """Raises DeviceUnreadable when NVML or the device does not answer."""
+    """One session for each call, since the driver resets no device that somebody has open.
+
+    Raises: DeviceUnreadable when NVML or the device does not answer.
+    """
     import pynvml
 
     with nvml_session():

@@ -16,7 +16,7 @@ from serve_app.fleet.devices import local_inventory
 from serve_app.fleet.nvml import read_device_memory
 from tests.contracts.nvml_contract import NvmlContract, PollDevices, answered
 
-DRIVER = Path("/proc/driver/nvidia/version")
+DRIVER = Path("/dev/nvidiactl")
 pytestmark = [
     pytest.mark.gpu,
     pytest.mark.skipif(not DRIVER.exists(), reason=f"no NVIDIA driver is loaded here: there is no {DRIVER}"),

@@ -1,6 +1,6 @@
 """Writes the file the stand-in answers from: devices described as values, changed while a program reads them.
 
-The file's format stands at the head of `nvml.c`.
+The file's format stands at the head of `script.h`.
 """
 
 from __future__ import annotations
