@@ -1,6 +1,6 @@
 """The GPUs of this machine as devices of the inventory, through NVML. Takes no device memory.
 
-`nvml` is the module `pynvml` inside an `nvml_session`, or something that answers like it.
+`nvml` is the module `pynvml` inside an `nvml_session`.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from typing import Any, TypeVar
 import psutil
 
 from placement.inventory import Device, DeviceHealth, DeviceKind, Holding, HoldingKind
+from serve_app.fleet.nvml import PCI_DEVICES, numa_node, nvlink_states, offered, pci_address, running_processes
 
 T = TypeVar("T")
 UNATTRIBUTED = "driver and processes it does not name"
-PCI_DEVICES = Path("/sys/bus/pci/devices")
 
 
 def cuda_devices(
@@ -57,7 +57,7 @@ class _Reader:
             kind=DeviceKind.CUDA,
             product=str(self.nvml.nvmlDeviceGetName(handle)),
             total_bytes=int(self.nvml.nvmlDeviceGetMemoryInfo(handle).total),
-            numa_node=self._numa_node(handle),
+            numa_node=numa_node(self.nvml, handle, pci_devices=self.pci_devices),
             nvlink_peers=peers,
             holdings=self._holdings(handle),
         )
@@ -65,8 +65,7 @@ class _Reader:
     def _holdings(self, handle: Any) -> tuple[Holding, ...]:
         """Each foreign process, and what is used but belongs to no process that the driver names."""
         used = int(self.nvml.nvmlDeviceGetMemoryInfo(handle).used)
-        running = self.nvml.nvmlDeviceGetComputeRunningProcesses(handle)
-        by_pid = {process.pid: int(process.usedGpuMemory or 0) for process in running}
+        by_pid = {process.pid: process.num_bytes or 0 for process in running_processes(self.nvml, handle)}
         rest = max(0, used - sum(by_pid.values()))
         foreign = [(_process(pid), size) for pid, size in sorted(by_pid.items()) if pid not in self.own_pids]
         return tuple(
@@ -74,15 +73,6 @@ class _Reader:
             for holder, size in (*foreign, (UNATTRIBUTED, rest))
             if size
         )
-
-    def _numa_node(self, handle: Any) -> int | None:
-        """From sysfs, where -1 means that the firmware does not say."""
-        try:
-            text = (self.pci_devices / _address(self.nvml.nvmlDeviceGetPciInfo(handle)) / "numa_node").read_text()
-        except (OSError, self.nvml.NVMLError):
-            return None
-        number = int(text)
-        return number if number >= 0 else None
 
 
 def device_id(node: str, index: int) -> str:
@@ -111,14 +101,10 @@ def _lost(node: str, index: int) -> Device:
 
 
 def _links(nvml: Any, handle: Any) -> _Links:
-    remotes = set()
-    for link in range(nvml.NVML_NVLINK_MAX_LINKS):
-        try:
-            if nvml.nvmlDeviceGetNvLinkState(handle, link):
-                remotes.add(_address(nvml.nvmlDeviceGetNvLinkRemotePciInfo(handle, link)))
-        except nvml.NVMLError:
-            continue  # this link does not exist here
-    return _Links(_address(nvml.nvmlDeviceGetPciInfo(handle)), frozenset(remotes))
+    up = [link for link, is_up in nvlink_states(nvml, handle).items() if is_up]
+    remotes = [offered(nvml, partial(nvml.nvmlDeviceGetNvLinkRemotePciInfo, handle, link)) for link in up]
+    here = pci_address(nvml.nvmlDeviceGetPciInfo(handle))
+    return _Links(here, frozenset(pci_address(remote) for remote in remotes if remote is not None))
 
 
 def _peers(links: list[_Links | None], index: int, node: str) -> tuple[str, ...]:
@@ -134,13 +120,6 @@ def _peers(links: list[_Links | None], index: int, node: str) -> tuple[str, ...]
         and other != index
         and (there.address in here.remotes or (here.remotes - gpus and there.remotes - gpus))
     )
-
-
-def _address(pci: Any) -> str:
-    """`0000:3b:00.0` as sysfs spells it; NVML gives eight digits for the domain."""
-    bus_id = pci.busId.decode() if isinstance(pci.busId, bytes) else str(pci.busId)
-    domain, _, rest = bus_id.lower().partition(":")
-    return f"{domain[-4:]}:{rest}"
 
 
 def _process(pid: int) -> str:

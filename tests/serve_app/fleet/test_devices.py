@@ -5,17 +5,20 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import pynvml
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from placement.inventory import DeviceHealth, DeviceKind, HoldingKind
+from placement.inventory import Device, DeviceHealth, DeviceKind, HoldingKind
 from serve_app.config.settings import DeviceChoice
+from serve_app.errors import DeviceUnreadable
 from serve_app.fleet.cuda_devices import UNATTRIBUTED, cuda_devices
 from serve_app.fleet.devices import host_device, local_inventory
 from serve_app.fleet.host_memory import HostMemory, read_host_memory
+from serve_app.fleet.nvml import DeviceMemory, nvml_session, read_device_memory, uuid_of_visible_device
 from serve_app.fleet.process_memory import own_process
-from tests.serve_app.fleet.fake_nvml import GIB, FakeGpu, FakeNvml
+from tests.nvml_stand_in.script import GIB, NvmlScript, ScriptedGpu
 
 byte_counts = st.integers(min_value=0, max_value=2**45)
 
@@ -64,49 +67,97 @@ class TestLocalInventory:
         assert local_inventory(DeviceChoice.AUTO, "here").devices
 
 
-class TestCudaDevices:
-    def test_are_named_by_node_and_index_in_nvmls_order(self) -> None:
-        devices = cuda_devices(FakeNvml(FakeGpu("0000:01:00.0"), FakeGpu("0000:02:00.0")), node="n")
-        assert [(device.id, device.uuid) for device in devices] == [
-            ("n/gpu-0", "GPU-0000:01:00.0"),
-            ("n/gpu-1", "GPU-0000:02:00.0"),
-        ]
+def devices_of(script: NvmlScript, *gpus: ScriptedGpu, own_pids: frozenset[int] = frozenset()) -> tuple[Device, ...]:
+    script.devices(*gpus)
+    with nvml_session():
+        return cuda_devices(pynvml, node="n", own_pids=own_pids)
 
-    def test_foreign_processes_hold_their_bytes_and_the_driver_the_rest(self) -> None:
-        gpu = FakeGpu("0000:01:00.0", used_bytes=5 * GIB, processes={2**22 + 1: 3 * GIB, 2**22 + 2: GIB})
-        (device,) = cuda_devices(FakeNvml(gpu), node="n", own_pids=frozenset({2**22 + 2}))
+
+def gpus_linked_to(*remotes: str | None) -> list[ScriptedGpu]:
+    """At PCI addresses 01, 02, ...; each with one NVLink to the address given, or with none."""
+    return [
+        ScriptedGpu(f"GPU-{n}", address=f"00000000:0{n}:00.0", links={0: remote} if remote else {})
+        for n, remote in enumerate(remotes, start=1)
+    ]
+
+
+class TestCudaDevices:
+    def test_are_named_by_node_and_index_in_nvmls_order(self, nvml: NvmlScript) -> None:
+        devices = devices_of(nvml, ScriptedGpu("GPU-b"), ScriptedGpu("GPU-a"))
+        assert [(device.id, device.uuid) for device in devices] == [("n/gpu-0", "GPU-b"), ("n/gpu-1", "GPU-a")]
+
+    def test_foreign_processes_hold_their_bytes_and_the_driver_the_rest(self, nvml: NvmlScript) -> None:
+        gpu = ScriptedGpu("GPU-a", used_bytes=5 * GIB, processes={2**22 + 1: 3 * GIB, 2**22 + 2: GIB})
+        (device,) = devices_of(nvml, gpu, own_pids=frozenset({2**22 + 2}))
         assert [(held.holder, held.num_bytes) for held in device.holdings] == [
             (f"pid {2**22 + 1}", 3 * GIB),
             (UNATTRIBUTED, GIB),
         ]
 
-    def test_bytes_the_driver_does_not_attribute_are_never_free(self) -> None:
-        gpu = FakeGpu("0000:01:00.0", used_bytes=5 * GIB, processes={2**22 + 1: None})
-        (device,) = cuda_devices(FakeNvml(gpu), node="n")
+    def test_bytes_the_driver_does_not_attribute_are_never_free(self, nvml: NvmlScript) -> None:
+        (device,) = devices_of(nvml, ScriptedGpu("GPU-a", used_bytes=5 * GIB, processes={2**22 + 1: None}))
         assert sum(held.num_bytes for held in device.holdings) == 5 * GIB
 
-    def test_a_device_that_does_not_answer_is_lost_and_the_others_are_not(self) -> None:
-        lost, good = cuda_devices(FakeNvml(FakeGpu("0000:01:00.0", lost=True), FakeGpu("0000:02:00.0")), node="n")
+    def test_a_device_that_does_not_answer_is_lost_and_the_others_are_not(self, nvml: NvmlScript) -> None:
+        nvml.fail("nvmlDeviceGetHandleByIndex_v2", pynvml.NVML_ERROR_GPU_IS_LOST, whom="GPU-a")
+        lost, good = devices_of(nvml, ScriptedGpu("GPU-a"), ScriptedGpu("GPU-b"))
         assert (lost.id, lost.health, lost.total_bytes) == ("n/gpu-0", DeviceHealth.LOST, 0)
         assert good.health is DeviceHealth.HEALTHY
 
-    def test_a_direct_nvlink_makes_peers(self) -> None:
-        first = FakeGpu("00000000:01:00.0", links={0: "0000:02:00.0"})
-        second = FakeGpu("00000000:02:00.0", links={0: "0000:01:00.0"})
-        devices = cuda_devices(FakeNvml(first, second, FakeGpu("00000000:03:00.0")), node="n")
+    def test_a_direct_nvlink_makes_peers(self, nvml: NvmlScript) -> None:
+        devices = devices_of(nvml, *gpus_linked_to("00000000:02:00.0", "00000000:01:00.0", None))
         assert [device.nvlink_peers for device in devices] == [("n/gpu-1",), ("n/gpu-0",), ()]
 
-    def test_a_switch_makes_peers_of_all_that_reach_it(self) -> None:
-        gpus = [FakeGpu(f"0000:0{n}:00.0", links={0: "0000:aa:00.0"}) for n in (1, 2, 3)]
-        devices = cuda_devices(FakeNvml(*gpus), node="n")
+    def test_a_switch_makes_peers_of_all_that_reach_it(self, nvml: NvmlScript) -> None:
+        devices = devices_of(nvml, *gpus_linked_to(*["00000000:AA:00.0"] * 3))
         assert devices[0].nvlink_peers == ("n/gpu-1", "n/gpu-2")
 
-    @pytest.mark.parametrize(("text", "numa_node"), [("1\n", 1), ("-1\n", None)])
-    def test_the_numa_node_is_what_the_kernel_says(self, tmp_path: Path, text: str, numa_node: int | None) -> None:
+    @pytest.mark.parametrize(("text", "node"), [("1\n", 1), ("-1\n", None)])
+    def test_the_numa_node_is_what_the_kernel_says(
+        self, nvml: NvmlScript, tmp_path: Path, text: str, node: int | None
+    ) -> None:
         (tmp_path / "0000:3b:00.0").mkdir()
         (tmp_path / "0000:3b:00.0" / "numa_node").write_text(text)
-        (device,) = cuda_devices(FakeNvml(FakeGpu("00000000:3B:00.0")), node="n", pci_devices=tmp_path)
-        assert device.numa_node == numa_node
+        nvml.devices(ScriptedGpu("GPU-a", address="00000000:3B:00.0"))
+        with nvml_session():
+            (device,) = cuda_devices(pynvml, node="n", pci_devices=tmp_path)
+        assert device.numa_node == node
+
+
+class TestLocalInventoryOfGpus:
+    def test_takes_gpus_when_the_choice_is_open(self, nvml: NvmlScript) -> None:
+        nvml.devices(ScriptedGpu("GPU-a"))
+        assert [device.uuid for device in local_inventory(DeviceChoice.AUTO, "n").devices] == ["GPU-a"]
+
+    def test_takes_the_host_where_no_driver_is_loaded(self, nvml: NvmlScript) -> None:
+        nvml.fail("nvmlInitWithFlags", pynvml.NVML_ERROR_DRIVER_NOT_LOADED)
+        assert [device.id for device in local_inventory(DeviceChoice.AUTO, "n").devices] == ["n/host"]
+
+    def test_never_takes_a_broken_driver_for_no_gpu(self, nvml: NvmlScript) -> None:
+        nvml.fail("nvmlInitWithFlags", pynvml.NVML_ERROR_LIB_RM_VERSION_MISMATCH)
+        with pytest.raises(DeviceUnreadable, match="version mismatch"):
+            local_inventory(DeviceChoice.AUTO, "n")
+
+    def test_needs_a_gpu_when_one_was_asked_for(self, nvml: NvmlScript) -> None:
+        with pytest.raises(DeviceUnreadable, match="No CUDA device"):
+            local_inventory(DeviceChoice.CUDA, "n")
+
+
+class TestDeviceMemory:
+    def test_is_read_by_uuid_and_process(self, nvml: NvmlScript) -> None:
+        nvml.devices(ScriptedGpu("GPU-a"), ScriptedGpu("GPU-b", used_bytes=3 * GIB, processes={5: GIB, 6: None}))
+        assert read_device_memory("GPU-b") == DeviceMemory(
+            total_bytes=24 * GIB, used_bytes=3 * GIB, bytes_by_pid={5: GIB, 6: 0}
+        )
+
+    def test_of_a_device_that_is_not_there_is_an_error_that_names_it(self, nvml: NvmlScript) -> None:
+        with pytest.raises(DeviceUnreadable, match="GPU-c: Not Found"):
+            read_device_memory("GPU-c")
+
+    @pytest.mark.parametrize("visible", ["1", "GPU-b", "1,0"])
+    def test_a_visible_device_is_known_by_index_or_uuid(self, nvml: NvmlScript, visible: str) -> None:
+        nvml.devices(ScriptedGpu("GPU-a"), ScriptedGpu("GPU-b"))
+        assert uuid_of_visible_device(visible) == "GPU-b"
 
 
 def group(directory: Path, *, limit: str, usage: int, inactive: int = 0, version: int = 2) -> None:
