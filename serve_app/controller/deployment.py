@@ -315,7 +315,7 @@ class Controller:
             return
         settings = self._bringup.settings
         self._publisher.show(
-            views.backends(self._ledger),
+            views.backends(self._ledger, {}),
             views.refusals(self._bringup.state, self._ledger, self._lifecycle),
             Offer(models=settings.models, modes=settings.modes),
             wakeable=views.wakeable(self._bringup.state, self._ledger, self._lifecycle),

@@ -15,7 +15,9 @@ from serve_app.fleet.actors import DeviceReading, ShareProcesses
 from serve_app.fleet.cluster import ClusterNode, live_nodes, read_inventory
 from serve_app.fleet.groups import ensure_fleet_group, ensure_warden, find_group, seats
 from serve_app.fleet.names import fleet_group_name
+from serve_app.fleet.probe import ProbeResult
 from serve_app.fleet.process_memory import ProcessKey
+from serve_app.fleet.watches import Watches
 
 _READ_TIMEOUT_S = 5.0
 
@@ -24,6 +26,7 @@ class FleetLink:
     def __init__(self, *, headroom: float) -> None:
         self._headroom = headroom
         self._wardens: dict[str, Any] = {}
+        self.watches = Watches()
         self._nodes: dict[str, ClusterNode] = {}
 
     async def node_names(self) -> frozenset[str]:
@@ -51,6 +54,8 @@ class FleetLink:
             await asyncio.to_thread(ensure_fleet_group, node, selector=selector)
             for seat in seats(node):
                 self._wardens[seat.device] = await asyncio.to_thread(ensure_warden, seat, headroom=self._headroom)
+            backup = self._wardens[node.devices[0].id]
+            await asyncio.to_thread(self.watches.prepare, node, selector=selector, backup=backup)
 
     def selector(self, node: str) -> dict[str, str]:
         return dict(self._nodes[node].selector)
@@ -65,6 +70,15 @@ class FleetLink:
         }
         answers = await asyncio.gather(*(_in_time(reference) for reference in pending.values()))
         return {device: answer for device, answer in zip(pending, answers, strict=True) if answer is not None}
+
+    async def probe(self, device: str, uuid: str, *, timeout_s: float) -> ProbeResult:
+        """Try the device. A warden that does not answer is a probe that failed."""
+        reference = self._wardens[device].probe.remote(uuid, timeout_s)
+        try:
+            result: ProbeResult = await asyncio.wait_for(asyncio.wrap_future(reference.future()), timeout_s + 1.0)
+        except (TimeoutError, ray.exceptions.RayError) as error:
+            return ProbeResult(has_passed=False, reason=f"its warden does not answer ({type(error).__name__})")
+        return result
 
     async def reap(self, slot: Slot, tenure: Tenure) -> tuple[ProcessKey, ...]:
         """End what the dead replica left on the slot's devices; returns what would not go."""

@@ -18,10 +18,10 @@ from serve_app.fleet.view import keeps_headroom
 from serve_app.gateway.routing_table import Backend
 
 
-def backends(ledger: Ledger) -> tuple[Backend, ...]:
-    """Every replica that takes requests."""
+def backends(ledger: Ledger, fractions: Mapping[str, float]) -> tuple[Backend, ...]:
+    """Every replica that takes requests. `fractions`: of its requests, the part a throttled device may have."""
     ready = (tenure for tenure in ledger.tenures.values() if tenure.serves)
-    return tuple(_backend(tenure, ledger.slots[tenure.slot]) for tenure in ready)
+    return tuple(_backend(tenure, ledger.slots[tenure.slot], fractions) for tenure in ready)
 
 
 def refusals(state: BringupState, ledger: Ledger, lifecycle: Lifecycle) -> dict[str, str]:
@@ -100,8 +100,9 @@ def misplaced(ledger: Ledger, readings: Mapping[str, DeviceReading]) -> tuple[tu
     return tuple(found)
 
 
-def _backend(tenure: Tenure, slot: Slot) -> Backend:
+def _backend(tenure: Tenure, slot: Slot, fractions: Mapping[str, float]) -> Backend:
     assert tenure.report is not None
+    fraction = min((fractions.get(seat.device, 1.0) for seat in slot.seats), default=1.0)
     return Backend(
         replica=f"{slot.name}:{tenure.epoch}",
         model=slot.model,
@@ -112,6 +113,7 @@ def _backend(tenure: Tenure, slot: Slot) -> Backend:
         device=slot.seats[0].device,
         max_num_seqs=slot.arguments.max_num_seqs,
         max_model_len=slot.arguments.max_model_len,
+        max_in_flight=max(1, int(slot.arguments.max_num_seqs * fraction)) if fraction < 1 else None,
     )
 
 

@@ -12,7 +12,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from placement.inventory import DeviceKind
+from placement.signals import Poll
 from serve_app.fleet.host_memory import read_host_memory
+from serve_app.fleet.node_watch import NodePoller, Polling
+from serve_app.fleet.probe import ProbeResult, probe
 from serve_app.fleet.process_memory import ProcessKey, end_processes, proportional_set_bytes, share_processes
 
 _REAP_TIMEOUT_S = 10.0
@@ -45,6 +48,7 @@ class DeviceWarden:
     def __init__(self, kind: DeviceKind, total_bytes: int) -> None:
         self._kind = kind
         self._total_bytes = total_bytes
+        self._poller = NodePoller()
 
     def uuid(self) -> str:
         """UUID of the CUDA device Ray gave this bundle, or an empty string on host memory."""
@@ -54,6 +58,13 @@ class DeviceWarden:
         """Measure the device and each named share on it."""
         processes = {marker: share_processes(share.process, share.marker) for marker, share in shares.items()}
         return self._read_cuda(processes) if self._kind is DeviceKind.CUDA else self._read_host(processes)
+
+    def poll(self, polling: Polling, timeout_s: float) -> tuple[Poll, ...]:
+        """As the node's watch does, for as long as that one is away."""
+        return self._poller.poll(polling, timeout_s)
+
+    def probe(self, uuid: str, timeout_s: float) -> ProbeResult:
+        return probe(self._kind, uuid, timeout_s=timeout_s)
 
     def reap(self, share: ShareProcesses) -> tuple[ProcessKey, ...]:
         """End everything of a share whose replica died; returns the processes that would not go."""

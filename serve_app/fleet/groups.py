@@ -21,6 +21,8 @@ from serve_app.fleet.actors import DeviceWarden, Share
 from serve_app.fleet.names import NAMESPACE, fleet_group_name, warden_name
 
 _READY_TIMEOUT_S = 30.0
+_WARDEN_THREADS = 4
+"""A probe takes long, and the device is measured meanwhile."""
 _GPU_GRAIN = 10_000
 """Ray counts a device in ten-thousandths."""
 
@@ -92,6 +94,7 @@ def ensure_warden(seat: Seat, *, headroom: float) -> Any:
         lifetime="detached",
         get_if_exists=True,
         max_restarts=-1,
+        max_concurrency=_WARDEN_THREADS,
         **options,
     )
     return actor.remote(seat.kind, seat.total_bytes)

@@ -30,6 +30,10 @@ def warden_name(device_id: str) -> str:
     return f"headroom-warden-{device_id}"
 
 
+def watch_name(node: str) -> str:
+    return f"headroom-watch-{node}"
+
+
 def share_name(replica: str, epoch: int) -> str:
     return f"headroom-share-{replica}-{epoch}"
 

@@ -13,7 +13,7 @@ from typing import Final
 from serve_app.api.errors import ApiError
 from serve_app.gateway.answer_headers import CacheState
 from serve_app.gateway.cache import Entry, Store
-from serve_app.gateway.decide import Bypass, Decision, too_many
+from serve_app.gateway.decide import Bypass, Decision, throttled, too_many
 from serve_app.gateway.flight import Flight
 from serve_app.gateway.meters import Meters
 from serve_app.gateway.routing_table import Backend
@@ -52,6 +52,8 @@ class FlightBoard:
         """Start a run for this request. Attach a reader before the next `await`."""
         if self._engines.loads.num_in_flight >= MAX_RUNS:
             return too_many(MAX_RUNS)
+        if self._engines.loads.takes_none(decision.backends):
+            return throttled(decision.model)
         flight = Flight(kept_bytes=KEPT_BYTES if decision.key is not None else 0)
         shared = decision.key is not None and decision.bypass is None
         if shared:

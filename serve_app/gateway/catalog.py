@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from math import ceil
 
 from serve_app.config.settings import ModelSettings, ModeSettings, Settings
 from serve_app.gateway.routing_table import Backend, RoutingTable
@@ -35,7 +36,8 @@ class Catalog:
 def make_catalog(settings: Settings, table: RoutingTable) -> Catalog:
     """Join settings and table. Backends of models that the settings do not know are left out."""
     models = {model.id: model for model in settings.models}
-    serving = {model: _one_version(tuple(b for b in table.backends if b.model == model)) for model in models}
+    backends = [_part_of_one_gateway(backend, max(1, len(table.peers))) for backend in table.backends]
+    serving = {model: _one_version(tuple(b for b in backends if b.model == model)) for model in models}
     return Catalog(
         models=models,
         modes={mode.name: mode for mode in settings.modes},
@@ -43,6 +45,12 @@ def make_catalog(settings: Settings, table: RoutingTable) -> Catalog:
         refusals=dict(table.refusals),
         wakeable=frozenset(table.wakeable),
     )
+
+
+def _part_of_one_gateway(backend: Backend, num_gateways: int) -> Backend:
+    if backend.max_in_flight is None or num_gateways == 1:
+        return backend
+    return replace(backend, max_in_flight=ceil(backend.max_in_flight / num_gateways))
 
 
 def _one_version(backends: tuple[Backend, ...]) -> tuple[Backend, ...]:

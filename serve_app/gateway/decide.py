@@ -239,3 +239,15 @@ def too_many(limit: int) -> ApiError:
         retry_after_s=1,
         outcome=Outcome.REJECTED,
     )
+
+
+def throttled(model: str) -> ApiError:
+    """503 while every device that the model runs on is throttled and has all the requests it may take."""
+    return ApiError(
+        status=HTTPStatus.SERVICE_UNAVAILABLE,
+        message=f"The devices of '{model}' are throttled and take no more requests now. Try again in a second.",
+        type="server_error",
+        code="device_throttled",
+        retry_after_s=1,
+        outcome=Outcome.REJECTED,
+    )

@@ -175,7 +175,7 @@ class Inference:
             )
             departed = self._board.depart(decision, request_head=call.head, on_report=call.report)
             if isinstance(departed, ApiError):
-                route.end(error_type="overloaded")
+                route.end(error_type=departed.code)
                 return await visit.client.refuse(departed)
             flight, state = departed
         return await self._ride(visit, decision, route, flight, state)

@@ -29,11 +29,15 @@ class Loads:
         self._turn = 0
 
     def order(self, backends: tuple[Backend, ...]) -> tuple[Backend, ...]:
-        """Backends to try for one request, the least busy first."""
+        """Backends to try for one request, the least busy first; none that has all it may take."""
+        backends = tuple(backend for backend in backends if not self._is_full(backend))
         if len(backends) == 1:
             return backends
         self._turn += 1
         return backend_order(backends, self.in_flight, turn=self._turn, suspects=self._suspected())
+
+    def takes_none(self, backends: tuple[Backend, ...]) -> bool:
+        return all(self._is_full(backend) for backend in backends)
 
     def begin(self, replica: str) -> None:
         self.in_flight[replica] = self.in_flight.get(replica, 0) + 1
@@ -49,6 +53,10 @@ class Loads:
 
     def suspect(self, replica: str) -> None:
         self._suspects[replica] = self._clock() + SUSPECT_S
+
+    def _is_full(self, backend: Backend) -> bool:
+        limit = backend.max_in_flight
+        return limit is not None and self.in_flight.get(backend.replica, 0) >= limit
 
     def _suspected(self) -> Collection[str]:
         if self._suspects:

@@ -24,6 +24,8 @@ class Backend:
     device: str
     max_num_seqs: int
     max_model_len: int
+    max_in_flight: int | None = None
+    """Most requests at a time while its device is throttled, over all gateways; None sets no limit."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
