@@ -61,11 +61,13 @@ class DevicePoller:
             polls = self._ask(timeout_s)
         except NoAnswer as error:
             polls = tuple(Silence(device=device, reason=str(error)) for device in self._known)
-        signals = [poll for poll in polls if isinstance(poll, DeviceSignals)]
-        if not signals:
+        for poll in polls:
+            if isinstance(poll, DeviceSignals):
+                self._known[poll.device] = poll.uuid
+            else:
+                self._known.setdefault(poll.device, None)
+        if not any(isinstance(poll, DeviceSignals) for poll in polls):
             self._renew()
-        self._known = {poll.device: self._known.get(poll.device) for poll in polls}
-        self._known |= {one.device: one.uuid for one in signals}
         return polls
 
     def close(self) -> None:

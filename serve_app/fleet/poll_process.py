@@ -57,7 +57,7 @@ class PollProcess:
             return cast("tuple[Poll, ...]", self._receive(deadline_s, late=f"no answer {late}"))
         except (EOFError, OSError) as error:
             self.is_starting = False
-            raise NoAnswer(f"the poller (process {self.pid}) ended while it read the devices") from error
+            raise NoAnswer(f"the poller (process {self.pid}) has ended") from error
 
     def end(self) -> None:
         """Kill it. It may outlive this call: a process that hangs in the kernel goes when the driver lets it."""

@@ -122,7 +122,7 @@ class TestAProcessThatEnds:
         os.kill(process.pid, signal.SIGSEGV)
         polls = poller.poll(LONG_S)
         assert [poll.device for poll in polls] == ["n/gpu-0", "n/gpu-1"]
-        assert reasons(polls) == {f"the poller (process {process.pid}) ended while it read the devices"}
+        assert reasons(polls) == {f"the poller (process {process.pid}) has ended"}
         assert uuids(poller.poll(LONG_S)) == ["GPU-full", "GPU-bare"]
 
     def test_is_never_left_behind_by_a_parent_that_was_killed(self, nvml: NvmlScript) -> None:
