@@ -23,7 +23,7 @@ def drilled(polls: tuple[Poll, ...], script: Path) -> tuple[Poll, ...]:
     try:
         told = json.loads(script.read_text())
         return tuple(_drilled(poll, told.get(poll.device)) for poll in polls)
-    except (OSError, ValueError, AttributeError) as error:
+    except (OSError, ValueError, TypeError, AttributeError) as error:
         reason = f"the drill's file {script} cannot be used: {error}"
         return tuple(Silence(device=poll.device, reason=reason) for poll in polls)
 

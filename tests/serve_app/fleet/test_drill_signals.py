@@ -28,7 +28,7 @@ class TestDrilled:
         (poll,) = drilled((REAL,), script(tmp_path, told))
         assert isinstance(poll, DeviceSignals)
         assert (poll.temperature_c, poll.ecc_uncorrected, poll.used_bytes) == (86.0, 1, 40)
-        assert poll.throttle_reasons == {ThrottleReason.HW_THERMAL}
+        assert poll.throttle_reasons == frozenset({ThrottleReason.HW_THERMAL})
 
     def test_it_says_that_it_is_a_drill(self, tmp_path: Path) -> None:
         (poll,) = drilled((REAL,), script(tmp_path, {"n/host": {"temperature_c": 20}}))

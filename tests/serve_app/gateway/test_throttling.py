@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 
+from serve_app.gateway.catalog import make_catalog
 from serve_app.gateway.loads import Loads
-from serve_app.gateway.routing_table import Peer
-from tests.serve_app.gateway.builders import backend, catalog, chat, settings, table
+from serve_app.gateway.routing_table import Backend, Peer, RoutingTable
+from tests.serve_app.gateway.builders import backend, chat, settings, table
 from tests.serve_app.gateway.serving import stage, until
 
 FREE, THROTTLED = backend("mini", number=0), replace(backend("mini", number=1), max_in_flight=1)
@@ -32,7 +33,6 @@ class TestSeveralGateways:
     def test_share_what_the_device_may_take(self) -> None:
         peers = tuple(Peer(replica=f"g{number}", url="http://127.0.0.1:9") for number in range(3))
         shown = replace(table(replace(FREE, max_in_flight=4)), peers=peers)
-        assert catalog().serving == {}
         (seen,) = _serving(shown)
         assert seen.max_in_flight == 2
 
@@ -47,14 +47,12 @@ class TestRequests:
             limited = replace(backend("mini", url=on.urls["mini"]), max_in_flight=1)
             on.gateway.update(table(limited, version=2))
             first = asyncio.create_task(on.chat(chat("mini", "one")))
-            await until(lambda: on.engine.num_runs > 0)
+            await until(lambda: on.engine.counts.num_running > 0)
             second = await on.chat(chat("mini", "two"))
             assert (second.status_code, second.json()["error"]["code"]) == (503, "device_throttled")
             assert second.headers["retry-after"] == "1"
             assert (await first).status_code == 200
 
 
-def _serving(shown: object) -> tuple[object, ...]:
-    from serve_app.gateway.catalog import make_catalog
-
-    return make_catalog(settings(), shown).serving["mini"]  # type: ignore[arg-type]
+def _serving(shown: RoutingTable) -> tuple[Backend, ...]:
+    return make_catalog(settings(), shown).serving["mini"]
