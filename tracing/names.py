@@ -501,6 +501,7 @@ class Alert(StrEnum):
     DEVICE_LOST = "DeviceLost"
     XID_FATAL = "XidFatal"
     ROW_REMAP_FAILURE = "RowRemapFailure"
+    RECOVERY_ADVISED = "RecoveryAdvised"
     FAILURE_PREDICTED = "FailurePredicted"
     QUARANTINED_SHARE_HIGH = "QuarantinedShareHigh"
     WATCH_STALE = "WatchStale"
