@@ -102,7 +102,7 @@ _FLEET = (
     PrometheusRule(
         name=Alert.QUARANTINED_SHARE_HIGH,
         # One device is always allowed: in a small fleet it is more than the share.
-        expr=f"avg({_QUARANTINED}) > {_QUARANTINED_SHARE} and sum({_QUARANTINED}) > 1",
+        expr=f"sum({_QUARANTINED}) / count({_QUARANTINED}) > {_QUARANTINED_SHARE} and sum({_QUARANTINED}) > 1",
         for_s=0.0,
         severity=Severity.CRITICAL,
         summary="Many devices in quarantine",

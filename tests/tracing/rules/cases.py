@@ -109,6 +109,17 @@ THERMAL = (
         why="80 °C of another type with a higher limit",
         series=hot(H100, held(80), slowdown=95),
     ),
+    Fires(
+        alert=Alert.THERMAL_WARNING,
+        why="an A100 at its full limit has the absolute figure, whatever it tells",
+        begins_s=60,
+        series=hot(A100, jump(79.9, 80), slowdown=95, limit_w=400),
+    ),
+    Silent(
+        alert=Alert.THERMAL_WARNING,
+        why="an A100 set to less than 400 W is judged by what it tells",
+        series=hot(A100, held(80), slowdown=95, limit_w=399),
+    ),
     Silent(
         alert=Alert.THERMAL_WARNING,
         why="80 °C five seconds too short",
@@ -260,6 +271,7 @@ MEMORY = (
         begins_s=60,
         series=memory(used=jump(900, 901), planned=900),
     ),
+    Silent(alert=Alert.DEVICE_MEMORY_HIGH, why="just 90 %", series=memory(used=held(900), planned=100)),
     Silent(alert=Alert.DEVICE_MEMORY_HIGH, why="full as leased", series=memory(used=held(990), planned=0, leased=990)),
     Fires(
         alert=Alert.DEVICE_MEMORY_CRITICAL,
@@ -402,6 +414,11 @@ SERVICE = (
     ),
     Silent(
         alert=Alert.ERROR_RATE_HIGH,
+        why="just 5 % fail",
+        series={**requests("success", growing(95)), **requests("error", growing(5))},
+    ),
+    Silent(
+        alert=Alert.ERROR_RATE_HIGH,
         why="4 % fail; what callers did wrong or gave up does not count",
         series={
             **requests("success", growing(96)),
@@ -415,6 +432,12 @@ SERVICE = (
         why="6 % of fast requests take longer than 2.5 s",
         begins_s=5,
         series=histogram(DURATION, 'mode="fast",model="mini"', le_1_0=50, le_2_5=94, le_3_2=100, le_inf=100),
+    ),
+    Fires(
+        alert=Alert.MODE_LATENCY_HIGH,
+        why="6 % of creative requests take longer than 4.5 s",
+        begins_s=5,
+        series=histogram(DURATION, 'mode="creative",model="base"', le_4_5=94, le_5_0=100, le_inf=100),
     ),
     Silent(
         alert=Alert.MODE_LATENCY_HIGH,
@@ -440,6 +463,17 @@ SERVICE = (
         why="59 % of a hundred look-ups",
         begins_s=60,
         series=looked_up("fast", hits=59, misses=41),
+    ),
+    Fires(
+        alert=Alert.CACHE_HIT_RATE_LOW,
+        why="the same in another mode with a target",
+        begins_s=60,
+        series=looked_up("balanced", hits=59, misses=41),
+    ),
+    Silent(
+        alert=Alert.CACHE_HIT_RATE_LOW,
+        why="just the target in one mode, too few look-ups in another",
+        series={**looked_up("fast", hits=90, misses=60), **looked_up("balanced", hits=0, misses=90)},
     ),
     Silent(
         alert=Alert.CACHE_HIT_RATE_LOW,
@@ -525,7 +559,7 @@ WORK = (
         alert=Alert.JOB_WAIT_HIGH,
         why="6 % wait longer than ten minutes",
         begins_s=5,
-        series=histogram("headroom_job_wait_seconds", 'kind="training"', le_60=50, le_600=94, le_3600=100, le_inf=100),
+        series=histogram("headroom_job_wait_seconds", 'kind="training"', le_60=50, le_600=94, le_700=100, le_inf=100),
     ),
     Silent(
         alert=Alert.JOB_WAIT_HIGH,
