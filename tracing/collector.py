@@ -23,6 +23,10 @@ from tracing import names
 from tracing.metrics import Delta, HistogramTotals, Key, LabelBounds, Labels
 
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
+_FLEET_FAMILIES = tuple(
+    f"headroom_{subject}_".encode()
+    for subject in ("device", "cluster", "watch", "model", "weights", "worker", "connection", "build")
+)
 _MAX_GONE = 512
 """Sources remembered after they went, in case they were only silent; then they are folded into one total."""
 _MAX_FOLDED_IDS = 8192
@@ -118,15 +122,17 @@ class Collector(Registered):
         return generate_latest(self._registry)
 
     def collect(self) -> Iterator[Family]:
-        counters, gauges, histograms = self._all_counters(), self._all_gauges(), self._all_histograms()
+        counters, gauges = _by_metric(self._all_counters()), _by_metric(self._all_gauges())
+        histograms = _by_metric(self._all_histograms())
+        devices = {labels[:2] for labels in gauges.get(names.DEVICE_UP.name, {})}
         for metric in names.METRICS.values():
             match metric:
                 case names.Counter():
-                    yield _counter_family(metric, _of(metric.name, counters))
+                    yield _counter_family(metric, _of_devices(metric, counters.get(metric.name, {}), devices))
                 case names.Gauge():
-                    yield _gauge_family(metric, _of(metric.name, gauges))
+                    yield _gauge_family(metric, gauges.get(metric.name, {}))
                 case names.Histogram():
-                    yield _histogram_family(metric, _of(metric.name, histograms))
+                    yield _histogram_family(metric, histograms.get(metric.name, {}))
 
     def _reports(self) -> Iterator[Delta]:
         yield from self._gone.values()
@@ -178,6 +184,13 @@ class Collector(Registered):
         return rates
 
 
+def fleet_families(page: bytes) -> bytes:
+    """Of a page that `Collector.render` made, the families of devices, models and infrastructure."""
+    start = b"# HELP "
+    families = (b"\n" + page).split(b"\n" + start)[1:]
+    return b"".join(start + family.rstrip(b"\n") + b"\n" for family in families if family.startswith(_FLEET_FAMILIES))
+
+
 def _add(totals: dict[Key, _Total], values: Iterable[tuple[Key, _Total]]) -> None:
     for key, value in values:
         known = totals.get(key)
@@ -186,6 +199,20 @@ def _add(totals: dict[Key, _Total], values: Iterable[tuple[Key, _Total]]) -> Non
 
 def _of(name: str, values: Mapping[Key, _T]) -> dict[Labels, _T]:
     return {labels: value for (metric, labels), value in values.items() if metric == name}
+
+
+def _by_metric(values: Mapping[Key, _T]) -> dict[str, dict[Labels, _T]]:
+    found: dict[str, dict[Labels, _T]] = {}
+    for (name, labels), value in values.items():
+        found.setdefault(name, {})[labels] = value
+    return found
+
+
+def _of_devices(metric: names.Counter, values: dict[Labels, float], devices: set[Labels]) -> dict[Labels, float]:
+    """A device that left loses its series, as it does in gauges. Its totals stay here, and go on when it is back."""
+    if metric.labels[:2] != names.DEVICE_LABELS:
+        return values
+    return {labels: value for labels, value in values.items() if labels[:2] in devices}
 
 
 def _no_observations(metric: names.Histogram) -> HistogramTotals:

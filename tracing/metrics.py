@@ -22,6 +22,8 @@ Key = tuple[str, Labels]
 """Metric name and label values in the order of its declaration."""
 
 _MAX_SERIES = 4096
+_MAX_SERIES_PER_VALUE = 16
+"""A metric of 1,024 devices may have this many series for each: the longest list, of XIDs, has 13."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +111,7 @@ class LabelBounds:
         if len(labels) != len(metric.labels):
             raise ValueError(f"{metric.name} has labels {metric.labels}, got {labels!r}")
         place = tuple(self._value(metric, index, value) for index, value in enumerate(labels))
-        if place not in places and len(places) >= _MAX_SERIES:
+        if place not in places and len(places) >= max(_MAX_SERIES, _MAX_SERIES_PER_VALUE * metric.max_values):
             return (names.OTHER,) * len(labels)
         places.add(place)
         return place

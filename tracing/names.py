@@ -1,7 +1,8 @@
-"""Every name under which the product can be seen: spans, their attributes, resources and metrics.
+"""Every name under which the product can be seen: spans, their attributes, resources, metrics and alerts.
 
-One table, so that a name is spelled in one place. Only what the code records stands here: a metric that
-nobody records is worse than none. Knows nothing of exporters nor of how values are collected.
+One table, so that a name is spelled in one place. Only what the code records is a metric here: one that nobody
+records is worse than none (`Later` holds the few that alert rules wait for). Knows nothing of exporters nor of how
+values are collected.
 
 Sources: OpenTelemetry semantic conventions 1.40 (HTTP stable, GenAI in development and therefore pinned
 here and nowhere else); metric names carry the prefix `headroom_`, except the four of the cache.
@@ -17,15 +18,31 @@ from enum import StrEnum
 GATEWAY = "headroom-gateway"
 ENGINE = "headroom-engine"
 CONTROLLER = "headroom-controller"
+WATCH = "headroom-watch"
 NODE_ROLE = "headroom.node.role"
 
 # -- Spans: names hold no ids. `{}` is a mode or a model, both bounded -------------------------------
 
 ROUTE_SPAN = "route {}"
 LOAD_MODEL_SPAN = "load model {}"
+UNLOAD_MODEL_SPAN = "unload model {}"
+SLEEP_MODEL_SPAN = "sleep model {}"
+WAKE_MODEL_SPAN = "wake model {}"
 PLACEMENT_SPAN = "scheduler.placement"
 VLLM_REQUEST_SPAN = "llm_request"
 """Made by vLLM, child of the `chat` span."""
+HEALTH_CHECK_SPAN = "health.check"
+ALERT_SPAN = "alert.{}"
+"""`{}` is the name of a rule."""
+QUARANTINE_SPAN = "quarantine"
+PREEMPT_SPAN = "preempt"
+
+
+class LeaseSpan(StrEnum):
+    ACQUIRE = "lease.acquire"
+    RENEW = "lease.renew"
+    RELEASE = "lease.release"
+    PREEMPT = "lease.preempt"
 
 
 class Operation(StrEnum):
@@ -42,7 +59,9 @@ HTTP_ROUTE = "http.route"
 HTTP_STATUS = "http.response.status_code"
 ERROR_TYPE = "error.type"
 
-WATCHING_ROUTES = frozenset({"/health", "/metrics", "/models/info", "/admin/cache/stats", "/admin/fleet"})
+WATCHING_ROUTES = frozenset(
+    {"/health", "/metrics", "/metrics/mma", "/models/info", "/admin/cache/stats", "/admin/fleet"},
+)
 """Routes that look at the cluster and do no work of users; local trace files leave them out."""
 
 GEN_AI_OPERATION = "gen_ai.operation.name"
@@ -69,6 +88,19 @@ DOWNSHIFTED_FROM = "headroom.downshifted_from"
 DECISION = "headroom.decision"
 WEIGHTS_VERSION = "headroom.weights_version"
 DEVICE = "headroom.device"
+TRIGGER = "headroom.trigger"
+"""What asked for a load, unload, sleep or wake: a person, a request, room that is needed."""
+NUM_BYTES = "headroom.bytes"
+REASON = "headroom.reason"
+LEASE_GRANTED = "headroom.lease.granted"
+LEASE_EPOCH = "headroom.lease.epoch"
+HARDWARE_ID = "hw.id"
+"""UUID of the device."""
+ALERT_VALUE = "headroom.alert.value"
+ALERT_THRESHOLD = "headroom.alert.threshold"
+ALERT_ACTION = "headroom.alert.action"
+XID = "headroom.xid"
+DRY_RUN = "headroom.dry_run"
 
 # -- Metrics -----------------------------------------------------------------------------------------
 
@@ -121,14 +153,24 @@ class Histogram:
 Metric = Counter | Gauge | Histogram
 
 _MAX_DEVICES = 1024
-_DEVICE = ("node", "device")
+DEVICE_LABELS = ("node", "device")
+"""First labels of every metric of a device."""
+HEALTH_STATES = ("healthy", "degraded", "throttled", "draining", "quarantined", "probation", "lost")
+THROTTLE_REASONS = ("power_cap", "hw_slowdown", "hw_thermal", "sw_thermal", "hw_power_brake", OTHER)
+"""`power_cap` is how a busy device works; what follows it, but for `other`, are faults. Idling is no throttling."""
+FATAL_XIDS = ("48", "63", "64", "74", "79", "94", "95", "119", "120")
+"""Source: NVIDIA's XID catalogue: memory that cannot be corrected or remapped, NVLink, off the bus, firmware."""
+PROGRAM_XIDS = ("13", "31", "43")
+"""The fault of the program that ran, not of the device."""
+XIDS = (*FATAL_XIDS, *PROGRAM_XIDS, OTHER)
 _ROUTES = (
     *("/v1/chat/completions", "/v1/completions", "/v1/models", "/v1/models/{id}", "/health", "/models/info"),
-    *("/metrics", "/admin/cache/stats", "/admin/fleet"),
+    *("/metrics", "/metrics/mma", "/admin/cache/stats", "/admin/fleet"),
 )
 _HTTP = (("route", _ROUTES), ("method", ("GET", "POST")), ("code", ("200", "400", "404", "500", "503")))
 _OUTCOMES = (("outcome", ("success", "error", "timeout", "cancelled", "rejected")),)
 _LOADED = (("outcome", ("success", "error")),)
+_LEASE_RESULTS = ("result", ("granted", "refused", "invalid", "error"))
 # 2.5, 3.2 and 4.5 s are the modes' targets, so that "within target" is read off a bucket and not interpolated.
 _REQUEST_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 3.2, 4.5, 10.0, 30.0, 60.0)
 _FIRST_TOKEN_S = (0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
@@ -222,6 +264,13 @@ MODEL_LOAD = Histogram(
     buckets=_LOAD_S,
     known=_LOADED,
 )
+MODEL_UNLOAD = Histogram(
+    name="headroom_model_unload_seconds",
+    help="Time from the order to unload a replica to its bytes being back.",
+    labels=("model", "outcome"),
+    buckets=_LOAD_S,
+    known=_LOADED,
+)
 WEIGHTS_VERSION_INFO = Gauge(
     name="headroom_weights_version_info",
     help="1 for the weights that serve a model; step is the trainer's, or empty.",
@@ -230,26 +279,115 @@ WEIGHTS_VERSION_INFO = Gauge(
 DEVICE_UP = Gauge(
     name="headroom_device_up",
     help="1 while the device can be read.",
-    labels=(*_DEVICE, "uuid"),
+    labels=(*DEVICE_LABELS, "uuid"),
     max_values=_MAX_DEVICES,
 )
 DEVICE_INFO = Gauge(
     name="headroom_device_info",
     help="1; product and driver of the device.",
-    labels=(*_DEVICE, "uuid", "product", "driver"),
+    labels=(*DEVICE_LABELS, "uuid", "product", "driver"),
     max_values=_MAX_DEVICES,
 )
 DEVICE_MEMORY = Gauge(
     name="headroom_device_memory_bytes",
     help="Memory of the device: total, used, planned, leased, foreign.",
-    labels=(*_DEVICE, "state"),
+    labels=(*DEVICE_LABELS, "state"),
     max_values=_MAX_DEVICES,
 )
 DEVICE_HEADROOM = Gauge(
     name="headroom_device_headroom_ratio",
     help="Free memory of the device as a fraction of its total.",
-    labels=_DEVICE,
+    labels=DEVICE_LABELS,
     max_values=_MAX_DEVICES,
+)
+DEVICE_TEMPERATURE = Gauge(
+    name="headroom_device_temperature_celsius",
+    help="Temperature of the device.",
+    labels=DEVICE_LABELS,
+    max_values=_MAX_DEVICES,
+)
+DEVICE_SLOWDOWN = Gauge(
+    name="headroom_device_slowdown_celsius",
+    help="Temperature at which the device slows itself down.",
+    labels=DEVICE_LABELS,
+    max_values=_MAX_DEVICES,
+)
+DEVICE_POWER = Gauge(
+    name="headroom_device_power_watts",
+    help="Power the device draws.",
+    labels=DEVICE_LABELS,
+    max_values=_MAX_DEVICES,
+)
+DEVICE_POWER_LIMIT = Gauge(
+    name="headroom_device_power_limit_watts",
+    help="Power limit that is enforced on the device.",
+    labels=DEVICE_LABELS,
+    max_values=_MAX_DEVICES,
+)
+DEVICE_UTILIZATION = Gauge(
+    name="headroom_device_utilization_ratio",
+    help="Fraction of the last sample period in which something ran on the device.",
+    labels=DEVICE_LABELS,
+    max_values=_MAX_DEVICES,
+)
+DEVICE_ENERGY = Counter(
+    name="headroom_device_energy_joules_total",
+    help="Energy the device took since it was first seen.",
+    labels=DEVICE_LABELS,
+    max_values=_MAX_DEVICES,
+)
+DEVICE_ECC_ERRORS = Counter(
+    name="headroom_device_ecc_errors_total",
+    help="ECC errors since the device was first seen, corrected and uncorrected.",
+    labels=(*DEVICE_LABELS, "type"),
+    max_values=_MAX_DEVICES,
+)
+DEVICE_THROTTLE_ACTIVE = Gauge(
+    name="headroom_device_throttle_active",
+    help="1 while this reason holds the clocks of the device down; power_cap is no fault.",
+    labels=(*DEVICE_LABELS, "reason"),
+    max_values=_MAX_DEVICES,
+)
+DEVICE_XID_ERRORS = Counter(
+    name="headroom_device_xid_errors_total",
+    help="XID events of the device; numbers without a meaning here are other.",
+    labels=(*DEVICE_LABELS, "xid"),
+    max_values=_MAX_DEVICES,
+)
+DEVICE_ROW_REMAP_PENDING = Gauge(
+    name="headroom_device_row_remap_pending",
+    help="1 while a row of memory waits for a reset to be remapped.",
+    labels=DEVICE_LABELS,
+    max_values=_MAX_DEVICES,
+)
+DEVICE_ROW_REMAP_FAILURE = Gauge(
+    name="headroom_device_row_remap_failure",
+    help="1 once a row of memory could not be remapped.",
+    labels=DEVICE_LABELS,
+    max_values=_MAX_DEVICES,
+)
+DEVICE_RECOVERY_ACTION = Gauge(
+    name="headroom_device_recovery_action",
+    help="What the driver advises: 0 nothing, 1 reset, 2 reboot, 3 drain peer-to-peer, 4 drain and reset, 5 other.",
+    labels=DEVICE_LABELS,
+    max_values=_MAX_DEVICES,
+)
+DEVICE_HEALTH_STATE = Gauge(
+    name="headroom_device_health_state",
+    help="1 for the state the device is in, 0 for the others.",
+    labels=(*DEVICE_LABELS, "state"),
+    max_values=_MAX_DEVICES,
+)
+DEVICE_FAILURE_RISK = Gauge(
+    name="headroom_device_failure_risk_ratio",
+    help="Forecast risk that the device fails within the horizon, 0 to 1.",
+    labels=(*DEVICE_LABELS, "horizon"),
+    max_values=_MAX_DEVICES,
+)
+CLUSTER_DEVICES = Gauge(
+    name="headroom_cluster_devices",
+    help="Devices: total, and each of them once as unhealthy, allocated, cordoned or available.",
+    labels=("state",),
 )
 WATCH_POLL = Histogram(
     name="headroom_watch_poll_seconds",
@@ -260,15 +398,43 @@ WATCH_POLL = Histogram(
 )
 WATCH_POLL_ERRORS = Counter(
     name="headroom_watch_poll_errors_total",
-    help="Polls that failed or missed their deadline.",
+    help="Devices that could not be read in a poll, or not in time.",
     labels=("node",),
     max_values=_MAX_DEVICES,
 )
 WATCH_LAST_POLL = Gauge(
     name="headroom_watch_last_poll_timestamp_seconds",
-    help="Unix time of the last good poll.",
+    help="Unix time of the last poll the watch finished, whatever it found.",
     labels=("node",),
     max_values=_MAX_DEVICES,
+)
+ALERTS_TRIGGERED = Counter(
+    name="headroom_alerts_triggered_total",
+    help="Alerts the watch raised.",
+    labels=("rule", "severity"),
+)
+ALERTS_ACTIVE = Gauge(
+    name="headroom_alerts_active",
+    help="Alerts of the watch that hold now.",
+    labels=("rule", "severity"),
+)
+LEASES = Gauge(
+    name="headroom_leases",
+    help="Leases by state.",
+    labels=("state",),
+)
+LEASE_REQUESTS = Counter(
+    name="headroom_lease_requests_total",
+    help="Requests for a lease by how they were answered; invalid ones could not be understood.",
+    labels=("result",),
+    known=(_LEASE_RESULTS,),
+)
+LEASE_HANDSHAKE = Histogram(
+    name="headroom_lease_handshake_seconds",
+    help="Time from a request for a lease to its answer, the ledger's write included.",
+    labels=("result",),
+    buckets=_SHORT_S,
+    known=(_LEASE_RESULTS,),
 )
 PLANS = Counter(
     name="headroom_plans_total",
@@ -302,3 +468,52 @@ TRACE_SPANS_DROPPED = Counter(
 METRICS: dict[str, Metric] = {
     metric.name: metric for metric in tuple(globals().values()) if isinstance(metric, Counter | Gauge | Histogram)
 }
+
+
+class Later(StrEnum):
+    """Metrics that alert rules read already and nothing records yet. Who records one moves it up, declared."""
+
+    REQUESTS_QUEUED = "headroom_requests_queued"
+    WORKER_UP = "headroom_worker_up"
+    CONNECTION_UP = "headroom_connection_up"
+    ROLLOUTS = "headroom_rollouts_total"
+    JOB_WAIT = "headroom_job_wait_seconds"
+
+
+# -- Alerts ------------------------------------------------------------------------------------------
+
+
+class Alert(StrEnum):
+    """Names of alert rules. Those in capitals the watch acts on by itself; Prometheus tells of all."""
+
+    THERMAL_WARNING = "THERMAL_WARNING"
+    THERMAL_CRITICAL = "THERMAL_CRITICAL"
+    POWER_SPIKE = "POWER_SPIKE"
+    POWER_CRITICAL = "POWER_CRITICAL"
+    ECC_ERRORS_SPIKE = "ECC_ERRORS_SPIKE"
+    ECC_UNCORRECTABLE = "ECC_UNCORRECTABLE"
+    THROTTLING = "THROTTLING"
+    MEMORY_PRESSURE = "MEMORY_PRESSURE"
+    HEADROOM_LOW = "HeadroomLow"
+    DEVICE_MEMORY_HIGH = "DeviceMemoryHigh"
+    DEVICE_MEMORY_CRITICAL = "DeviceMemoryCritical"
+    DEVICE_TEMPERATURE_HIGH = "DeviceTemperatureHigh"
+    DEVICE_LOST = "DeviceLost"
+    XID_FATAL = "XidFatal"
+    ROW_REMAP_FAILURE = "RowRemapFailure"
+    RECOVERY_ADVISED = "RecoveryAdvised"
+    FAILURE_PREDICTED = "FailurePredicted"
+    QUARANTINED_SHARE_HIGH = "QuarantinedShareHigh"
+    WATCH_STALE = "WatchStale"
+    QUEUE_BUILDUP = "QueueBuildup"
+    ERROR_RATE_HIGH = "ErrorRateHigh"
+    MODE_LATENCY_HIGH = "ModeLatencyHigh"
+    TIME_TO_FIRST_TOKEN_HIGH = "TimeToFirstTokenHigh"  # noqa: S105  # an alert's name, no password
+    CACHE_HIT_RATE_LOW = "CacheHitRateLow"
+    REPLICAS_UNAVAILABLE = "ReplicasUnavailable"
+    MODEL_LOAD_SLOW = "ModelLoadSlow"
+    WORKER_DEAD = "WorkerDead"
+    NODE_UNREACHABLE = "NodeUnreachable"
+    ROLLBACK_TRIGGERED = "RollbackTriggered"
+    ROLLOUT_REGRESSION = "RolloutRegression"
+    JOB_WAIT_HIGH = "JobWaitHigh"

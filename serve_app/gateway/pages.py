@@ -29,6 +29,7 @@ from serve_app.gateway.control import ControlPlane
 from serve_app.gateway.meters import Meters
 from serve_app.gateway.peers import Peers
 from serve_app.gateway.routing_table import Peer
+from tracing.collector import fleet_families
 
 CONTROL_TIMEOUT_S: Final = 5.0
 HEALTH_TIMEOUT_S: Final = 0.5
@@ -92,6 +93,7 @@ class Pages:
             "/admin/fleet": self._fleet,
             "/admin/cache/stats": self._cache_stats,
             "/metrics": self._metrics,
+            "/metrics/mma": self._fleet_metrics,
             "/admin/apply": self._applying,
         }
         self._posts: Mapping[str, Callable[[bytes], Awaitable[Page | ApiError]]] = {
@@ -181,6 +183,11 @@ class Pages:
     async def _metrics(self) -> Page | ApiError:
         text = await self._asked(self._control.metrics())
         return Page(HTTPStatus.OK, text, _METRICS) if text is not None else _away()
+
+    async def _fleet_metrics(self) -> Page | ApiError:
+        """Row E3: the collectors of devices, models and infrastructure alone."""
+        text = await self._asked(self._control.metrics())
+        return Page(HTTPStatus.OK, fleet_families(text), _METRICS) if text is not None else _away()
 
     async def _cache_stats(self) -> Page:
         pages = await asyncio.gather(*(self._peers.page(peer, "/admin/cache/stats") for peer in self._others))

@@ -24,6 +24,7 @@ from tests.serve_app.gateway.builders import SECRET, backend, settings, table
 from tracing.metrics import Recorder
 
 DEADLINE_S = 20.0
+METRICS_PAGE = "# HELP headroom_http_requests_total x\n# HELP headroom_device_up y\n"
 
 
 @contextlib.asynccontextmanager
@@ -83,7 +84,7 @@ class FakeControl:
 
     async def metrics(self) -> bytes:
         self._said({})
-        return b"# HELP x y\n"
+        return METRICS_PAGE.encode()
 
     async def apply(self, asked: ApplyRequest) -> Mapping[str, Any]:
         self.applied.append(asked)

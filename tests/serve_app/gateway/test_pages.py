@@ -8,9 +8,12 @@ import pytest
 
 from serve_app.api.wire import ApplyOutcome, ApplyRequest
 from tests.serve_app.gateway.builders import chat, settings
-from tests.serve_app.gateway.serving import stage
+from tests.serve_app.gateway.serving import METRICS_PAGE, stage
 
-GETS = ["/v1/models", "/v1/models/fast", "/health", "/models/info", "/admin/fleet", "/admin/cache/stats", "/metrics"]
+GETS = [
+    *("/v1/models", "/v1/models/fast", "/health", "/models/info", "/admin/fleet", "/admin/cache/stats"),
+    *("/metrics", "/metrics/mma"),
+]
 
 
 class TestEveryRoute:
@@ -92,7 +95,7 @@ class TestHealth:
 
 
 class TestPagesOfTheController:
-    @pytest.mark.parametrize("path", ["/models/info", "/admin/fleet", "/metrics"])
+    @pytest.mark.parametrize("path", ["/models/info", "/admin/fleet", "/metrics", "/metrics/mma"])
     async def test_are_503_with_its_origin_while_it_is_away(self, path: str) -> None:
         async with stage("mini") as on:
             on.control.away = True
@@ -104,7 +107,14 @@ class TestPagesOfTheController:
         async with stage("mini") as on:
             answer = await on.http.get("/metrics")
             assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
-            assert answer.text == "# HELP x y\n"
+            assert answer.text == METRICS_PAGE
+
+    async def test_pass_on_of_the_metrics_those_of_the_fleet_alone(self) -> None:
+        async with stage("mini") as on:
+            answer = await on.http.get("/metrics/mma")
+            assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
+            assert "headroom_device_up" in answer.text
+            assert "headroom_http" not in answer.text
 
 
 class TestCacheStats:

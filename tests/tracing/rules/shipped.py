@@ -1,0 +1,18 @@
+"""The rules of the shipped cluster.yaml, as data."""
+
+from __future__ import annotations
+
+from tracing.rules.catalog import RuleData, rule_groups
+from tracing.rules.service_rules import ModeLimits, ModelLimits
+
+DATA = RuleData(
+    headroom=0.2,
+    modes=(
+        ModeLimits(mode="fast", latency_target_s=2.5, hit_target=0.6),
+        ModeLimits(mode="balanced", latency_target_s=3.2, hit_target=0.6),
+        ModeLimits(mode="creative", latency_target_s=4.5, hit_target=None),
+    ),
+    models=tuple(ModelLimits(model=model, load_s=2.2) for model in ("mini", "small", "base")),
+)
+SHIPPED = rule_groups(DATA, runbooks="runbooks.md")
+RULES = tuple(rule for group in SHIPPED for rule in group.rules)

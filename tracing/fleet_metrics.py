@@ -1,0 +1,61 @@
+"""Metrics of what keeps the fleet: polls of the watch, its alerts, leases. Plain values in, no decisions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from tracing import names
+from tracing.metrics import Labels, Recorder
+
+
+class WatchMetrics:
+    """Record where polls arrive, not where they are made: a watch that died must not take its last poll with it."""
+
+    def __init__(self, recorder: Recorder) -> None:
+        self._recorder = recorder
+        self._last_s: dict[Labels, float] = {}
+
+    def polled(self, node: str, *, duration_s: float, num_failed: int, at_s: float) -> None:
+        """A poll that was finished at `at_s`, Unix time; `num_failed` of its devices could not be read."""
+        self._recorder.histogram(names.WATCH_POLL, node).observe(duration_s)
+        self._recorder.counter(names.WATCH_POLL_ERRORS, node).inc(num_failed)
+        self._last_s[(node,)] = at_s
+        self._recorder.gauge(names.WATCH_LAST_POLL, node).set(at_s)
+
+    def keep(self, nodes: Iterable[str]) -> None:
+        """Only these nodes are watched from now on."""
+        kept = {(node,) for node in nodes}
+        self._last_s = {labels: at_s for labels, at_s in self._last_s.items() if labels in kept}
+        self._recorder.replace(names.WATCH_LAST_POLL, self._last_s)
+
+
+class AlertMetrics:
+    """`rules` are all that can fire, with their severity; each is counted from 0."""
+
+    def __init__(self, recorder: Recorder, rules: Iterable[tuple[str, str]]) -> None:
+        self._recorder = recorder
+        self._rules: tuple[Labels, ...] = tuple(rules)
+        for labels in self._rules:
+            recorder.counter(names.ALERTS_TRIGGERED, *labels)
+        self.show({})
+
+    def triggered(self, rule: str, severity: str) -> None:
+        self._recorder.counter(names.ALERTS_TRIGGERED, rule, severity).inc()
+
+    def show(self, active: Mapping[tuple[str, str], int]) -> None:
+        """How many devices, or other things, each rule and severity holds for now; 0 for those left out."""
+        none: dict[Labels, float] = dict.fromkeys(self._rules, 0.0)
+        self._recorder.replace(names.ALERTS_ACTIVE, none | {labels: float(n) for labels, n in active.items()})
+
+
+class LeaseMetrics:
+    def __init__(self, recorder: Recorder) -> None:
+        self._recorder = recorder
+
+    def answered(self, result: str, *, duration_s: float) -> None:
+        """`result`: granted, refused, invalid or error."""
+        self._recorder.counter(names.LEASE_REQUESTS, result).inc()
+        self._recorder.histogram(names.LEASE_HANDSHAKE, result).observe(duration_s)
+
+    def show(self, by_state: Mapping[str, int]) -> None:
+        self._recorder.replace(names.LEASES, {(state,): float(n) for state, n in by_state.items()})

@@ -1,0 +1,52 @@
+"""Alert rules of workers, nodes, rollouts and jobs. Nothing records their metrics yet; the names are settled."""
+
+from __future__ import annotations
+
+from tracing.names import Alert, Later
+from tracing.rules.rule import PrometheusRule, Severity
+
+_JOB_WAIT_S = 600
+"""Of our own choosing: row B10 gives trainers ten minutes before more are started."""
+
+LATER_RULES = (
+    PrometheusRule(
+        name=Alert.WORKER_DEAD,
+        expr=f"{Later.WORKER_UP} == 0",
+        for_s=30.0,
+        severity=Severity.CRITICAL,
+        summary="A {{ $labels.kind }} worker is dead",
+        description="A worker of kind {{ $labels.kind }} does not answer.",
+    ),
+    PrometheusRule(
+        name=Alert.NODE_UNREACHABLE,
+        expr=f"{Later.CONNECTION_UP} == 0",
+        for_s=30.0,
+        severity=Severity.CRITICAL,
+        summary="{{ $labels.peer }} cannot be reached",
+        description="The connection to {{ $labels.peer }} is lost.",
+    ),
+    PrometheusRule(
+        name=Alert.ROLLBACK_TRIGGERED,
+        expr=f'increase({Later.ROLLOUTS}{{result="rolled_back"}}[10m]) > 0',
+        for_s=0.0,
+        severity=Severity.WARNING,
+        summary="A rollout was rolled back",
+        description="New weights were taken back within the last ten minutes; the old ones answer.",
+    ),
+    PrometheusRule(
+        name=Alert.ROLLOUT_REGRESSION,
+        expr=f'increase({Later.ROLLOUTS}{{result="regressed"}}[1h]) > 0',
+        for_s=0.0,
+        severity=Severity.WARNING,
+        summary="Deployed weights answer worse",
+        description="The scheduled test set scored below what these weights were deployed with.",
+    ),
+    PrometheusRule(
+        name=Alert.JOB_WAIT_HIGH,
+        expr=f"histogram_quantile(0.95, sum by (le, kind) (rate({Later.JOB_WAIT}_bucket[15m]))) > {_JOB_WAIT_S}",
+        for_s=300.0,
+        severity=Severity.WARNING,
+        summary="Jobs of kind {{ $labels.kind }} wait long",
+        description="95 % of jobs of kind {{ $labels.kind }} wait up to {{ $value | humanizeDuration }}.",
+    ),
+)
