@@ -316,13 +316,14 @@ class Play:
 
     def poll(self, device: str, kind: str) -> Poll:
         self.errors[device] += kind == "ecc"
-        return {
+        polls: dict[str, Poll] = {
             "good": seen(device, ecc_uncorrected=self.errors[device]),
             "ecc": seen(device, ecc_uncorrected=self.errors[device]),
             "xid": seen(device, ecc_uncorrected=self.errors[device], xids=(79,)),
             "hot": seen(device, ecc_uncorrected=self.errors[device], temperature_c=90.0),
             "silent": silent(device),
-        }[kind]
+        }
+        return polls[kind]
 
     def resting(self) -> set[str]:
         return {device for device in self.fleet if self.story.standing(device).quarantine is not None}

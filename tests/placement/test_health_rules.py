@@ -108,7 +108,7 @@ class TestOtherDevices:
             ({"temperature_c": 83.2}, [RuleName.THERMAL_WARNING, RuleName.THERMAL_CRITICAL]),
         ],
     )
-    def test_are_judged_by_their_own_limits(self, signals: dict[str, float], fires: list[RuleName]) -> None:
+    def test_are_judged_by_their_own_limits(self, signals: dict[str, Any], fires: list[RuleName]) -> None:
         story = Story()
         story.goes_on(60.0, seen(product=H100, power_limit_w=700.0, slowdown_c=87.0, **signals))
         assert sorted(story.fired) == sorted(fires)
