@@ -71,25 +71,6 @@ class BurnWindows:
     """From which on both windows must burn."""
 
 
-MAX_BUCKETS = 90 * 24 * 12
-"""Ninety days of five minutes."""
-
-
-def counted(
-    buckets: tuple[Bucket, ...], *, num_good: int, num_total: int, now_s: float, bucket_s: float, keep_s: float
-) -> tuple[Bucket, ...]:
-    """With these outcomes too, and without what is older than `keep_s`. Buckets come in the order of time."""
-    start_s = now_s - now_s % bucket_s
-    last = buckets[-1] if buckets else None
-    if last is not None and last.start_s >= start_s:
-        new = Bucket(start_s=last.start_s, num_good=last.num_good + num_good, num_total=last.num_total + num_total)
-        buckets = buckets[:-1]
-    else:
-        new = Bucket(start_s=start_s, num_good=num_good, num_total=num_total)
-    kept = tuple(bucket for bucket in buckets if bucket.start_s + bucket_s > now_s - keep_s)
-    return (*kept, new)[-MAX_BUCKETS:]
-
-
 def burn(
     objective: Objective, buckets: tuple[Bucket, ...], *, now_s: float, windows: BurnWindows | None = None
 ) -> Burn:
