@@ -5,6 +5,7 @@ PlacementError
 ├── UnsupportedModel      a config.json that the estimator does not know how to count yet
 ├── BadHeader             a safetensors header that lies or is cut
 ├── BadEngineArguments    a model length, batch or KV budget that no engine would start with
+├── UnknownDevice         a device that the fleet does not have
 └── DecodeError           JSON that is not the value it claims to be
 """
 
@@ -37,6 +38,16 @@ class BadEngineArguments(PlacementError):
     def __init__(self, key: str, message: str) -> None:
         super().__init__(message)
         self.key = key
+
+
+class UnknownDevice(PlacementError):
+    """`known` are the devices there are."""
+
+    def __init__(self, device: str, known: tuple[str, ...]) -> None:
+        shown = ", ".join(known[:8]) + (f" and {len(known) - 8} more" if len(known) > 8 else "")
+        super().__init__(f"'{device}' is no device of this fleet. It has {shown or 'none yet'}.")
+        self.device = device
+        self.known = known
 
 
 class DecodeError(PlacementError):

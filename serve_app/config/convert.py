@@ -7,6 +7,7 @@ from decimal import Decimal
 from math import ceil
 from pathlib import Path
 
+from serve_app.config.convert_health import health_settings, maintenance_settings, objectives_settings
 from serve_app.config.schema import (
     ClusterArgs,
     GatewaySection,
@@ -44,6 +45,9 @@ def convert(args: ClusterArgs, *, base_dir: Path, environment: Mapping[str, str]
         cache=CacheSettings(max_bytes=args.cache.max_bytes, redis_url=args.cache.redis_url),
         gateway=_gateway(args.gateway),
         tracing=TracingSettings(sample_ratio=args.tracing.sample_ratio, keep_recent=args.tracing.keep_recent),
+        health=health_settings(args.health, lambda text: _absolute(text, base_dir)),
+        maintenance=maintenance_settings(args.maintenance),
+        objectives=objectives_settings(args.objectives),
         storage=_storage(args.storage, base_dir, environment),
     )
 

@@ -6,12 +6,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from serve_app.config.problems import Location, Problem, did_you_mean, path_text, value_text
+from serve_app.config.health_crosschecks import health_findings
+from serve_app.config.problems import Finding, Location, Problem, did_you_mean, path_text, value_text
 from serve_app.config.schema import ModelSection
 from serve_app.config.yaml_source import Document
-
-Finding = tuple[Location, str, str, str]
-"""Where (below args), what, expected, advice."""
 
 
 def cross_problems(args: Mapping[str, Any], document: Document, prefix: Location) -> list[Problem]:
@@ -21,6 +19,7 @@ def cross_problems(args: Mapping[str, Any], document: Document, prefix: Location
         *_shadowed_ids(models, modes),
         *_candidates(models, modes),
         *_lengths(models, modes),
+        *health_findings(args),
     )
     return [
         Problem(

@@ -11,8 +11,9 @@ from pydantic import Field
 from placement.demand import Demand, Estimate, Part, PartName
 from serve_app.config.convert import cpu_millis
 from serve_app.config.problems import ConfigError, Problem, path_text
-from serve_app.config.schema import MAX_MODELS, Section
+from serve_app.config.schema import MAX_MODELS
 from serve_app.config.schema_types import DeviceType, Name, SizeRange
+from serve_app.config.section import Section
 from serve_app.config.yaml_file import load_yaml
 from serve_app.config.yaml_source import Document
 

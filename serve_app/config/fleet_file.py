@@ -14,8 +14,8 @@ from pydantic import Field
 
 from placement.inventory import Device, DeviceHealth, DeviceKind, Holding, HoldingKind, Inventory, Node
 from serve_app.config.problems import ConfigError, Problem, path_text
-from serve_app.config.schema import Section
 from serve_app.config.schema_types import EXPECTED, Name, SizeRange
+from serve_app.config.section import Section
 from serve_app.config.yaml_file import load_yaml
 from serve_app.config.yaml_source import Document
 

@@ -13,6 +13,9 @@ from serve_app.errors import HeadroomError
 Location = tuple[str | int, ...]
 """Keys and list indices from the top of the file, e.g. ("applications", 0, "args", "models", 1, "dtype")."""
 
+Finding = tuple[Location, str, str, str]
+"""Of a rule over several keys: where (below args), what, expected, advice."""
+
 MAX_SHOWN_VALUE = 80
 _PASSWORD_IN_URL = re.compile(r"://[^/@\s]*@")
 

@@ -8,18 +8,14 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
+from serve_app.config.health_schema import HealthSection, MaintenanceSection, ObjectivesSection
 from serve_app.config.schema_types import DeviceType, FilePath, Name, RedisUrl, SizeRange, Source
+from serve_app.config.section import Section
 
 MAX_MODELS = 1000
 """Models of one file; far above what one fleet serves, and low enough that planning them takes seconds."""
-
-
-class Section(BaseModel):
-    """Strict: `"1"` is no number and `1` is no text, so that a typing slip never becomes a setting."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, validate_default=True, allow_inf_nan=False)
 
 
 class FleetSection(Section):
@@ -159,5 +155,14 @@ class ClusterArgs(Section):
     gateway: GatewaySection = Field(default_factory=GatewaySection, description="The process that takes requests.")
     tracing: TracingSection = Field(
         default_factory=TracingSection, description="Traces; OTLP export is set by the standard OTEL_ variables."
+    )
+    health: HealthSection = Field(
+        default_factory=HealthSection, description="Watch over devices: what is judged, what follows, who is told."
+    )
+    maintenance: MaintenanceSection = Field(
+        default_factory=MaintenanceSection, description="Windows that hold devices by schedule."
+    )
+    objectives: ObjectivesSection = Field(
+        default_factory=ObjectivesSection, description="What is promised; how fast it is being missed is told as burn."
     )
     storage: StorageSection = Field(default_factory=StorageSection, description="Files.")

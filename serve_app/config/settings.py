@@ -5,9 +5,13 @@ Built once by `serve_app.config.load` from the pydantic schema; nothing else rea
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
+
+from placement.health_rules import Severity
+from placement.health_state import HealthPolicy
+from placement.objectives import ALERT_RESPONSE_TIME, AVAILABILITY, JOB_COMPLETION_TIME, Objective
 
 
 class DeviceChoice(StrEnum):
@@ -101,6 +105,52 @@ class TracingSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class WebhookSettings:
+    """Exactly one of `secret_file` and `secret_env` is set; the secret itself is read where it is used."""
+
+    url: str
+    secret_file: Path | None
+    secret_env: str | None
+    min_severity: Severity
+    timeout_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HealthSettings(HealthPolicy):
+    """The policy of the state machine, and who is told."""
+
+    webhooks: tuple[WebhookSettings, ...] = ()
+    history: int = 10_000
+    """Alerts kept."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WindowSettings:
+    """Opens by `cron` in `timezone`, and holds these devices while it is open."""
+
+    name: str
+    cron: str
+    duration_s: float
+    timezone: str
+    devices: frozenset[str]
+    nodes: frozenset[str]
+    """All devices of these nodes."""
+    drains: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MaintenanceSettings:
+    windows: tuple[WindowSettings, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ObjectivesSettings:
+    availability: Objective = AVAILABILITY
+    job_completion_time: Objective = JOB_COMPLETION_TIME
+    alert_response_time: Objective = ALERT_RESPONSE_TIME
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StorageSettings:
     home: Path
     """Models, state and trace files; `HEADROOM_HOME` or `~/.headroom`."""
@@ -117,3 +167,6 @@ class Settings:
     gateway: GatewaySettings
     tracing: TracingSettings
     storage: StorageSettings
+    health: HealthSettings = field(default_factory=HealthSettings)
+    maintenance: MaintenanceSettings = field(default_factory=MaintenanceSettings)
+    objectives: ObjectivesSettings = field(default_factory=ObjectivesSettings)

@@ -15,6 +15,7 @@ import yaml
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from serve_app.config.health_schema import HealthSection, MaintenanceSection, ObjectivesSection, WithinSection
 from serve_app.config.load import load_cluster
 from serve_app.config.schema import (
     CacheSection,
@@ -44,6 +45,10 @@ SECTIONS: list[tuple[type[BaseModel], tuple[str | int, ...]]] = [
     (CacheSection, ("cache",)),
     (GatewaySection, ("gateway",)),
     (TracingSection, ("tracing",)),
+    (HealthSection, ("health",)),
+    (MaintenanceSection, ("maintenance",)),
+    (ObjectivesSection, ("objectives",)),
+    (WithinSection, ("objectives", "job_completion_time")),
     (StorageSection, ("storage",)),
 ]
 FIELDS = [(section, place, name) for section, place in SECTIONS for name in section.model_fields]
