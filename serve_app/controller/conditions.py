@@ -17,13 +17,12 @@ CORDON = "cordon"
 class Conditions:
     """By device id; a device that is not named is healthy, free and without risk.
 
-    `cordoned` and `drained` name devices or whole nodes: on a cordoned one nothing new is placed and what runs stays,
-    a drained one is emptied.
+    On a device that is `cordoned` nothing new is placed and what runs stays; one that is drained has the health
+    `draining`, and is emptied.
     """
 
     health: Mapping[str, DeviceHealth] = field(default_factory=dict)
     cordoned: frozenset[str] = frozenset()
-    drained: frozenset[str] = frozenset()
     leased_bytes: Mapping[str, int] = field(default_factory=dict)
 
     def dress(self, inventory: Inventory, running: Iterable[Placement], *, headroom: float) -> Inventory:
@@ -38,9 +37,7 @@ class Conditions:
     def unusable(self, device: Device) -> str:
         """Why nothing may lie there; empty when something may."""
         health = self._health(device)
-        if health not in USABLE:
-            return health.value
-        return "drained" if _named(device, self.drained) else ""
+        return "" if health in USABLE else health.value
 
     def _health(self, device: Device) -> DeviceHealth:
         """One that the reader of the inventory found lost stays lost."""
@@ -53,16 +50,11 @@ class Conditions:
         holdings = [holding for holding in device.holdings if holding.kind is not HoldingKind.LEASED]
         if leased:
             holdings.append(Holding(holder=LEASES, kind=HoldingKind.LEASED, num_bytes=leased))
-        drained = _named(device, self.drained)
-        if _named(device, self.cordoned) and not drained:
+        if device.id in self.cordoned:
             taken = sum(holding.num_bytes for holding in holdings) + _room_of(device, running)
             closed = max(0, int(device.total_bytes * (1 - headroom)) - taken)
             holdings.append(Holding(holder=CORDON, kind=HoldingKind.RESERVED, num_bytes=closed))
-        return replace(device, health=self._health(device), cordoned=drained, holdings=tuple(holdings))
-
-
-def _named(device: Device, names: frozenset[str]) -> bool:
-    return device.id in names or device.node in names
+        return replace(device, health=self._health(device), holdings=tuple(holdings))
 
 
 def _room_of(device: Device, running: tuple[Placement, ...]) -> int:

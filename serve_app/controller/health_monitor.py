@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Coroutine, Iterable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, assert_never
@@ -34,7 +35,7 @@ from placement.health_state import Alert, Cordon, FleetHealth, health_of, reques
 from placement.inventory import DeviceHealth, Inventory
 from placement.objectives import ObjectiveName
 from placement.signals import Poll
-from serve_app.config.settings import Settings
+from serve_app.config.settings import HealthSettings, Settings
 from serve_app.controller.fleet_link import FleetLink
 from serve_app.controller.health_store import HealthStore
 from serve_app.fleet.alerts import AlertEntry, Callbacks
@@ -153,16 +154,14 @@ class HealthMonitor:
         facts = self._facts()
         if facts.inventory is None:
             return
-        with operation(names.HEALTH_CHECK_SPAN):
-            rounds = await self._fleet_link.watches.poll(facts.inventory)
-            polls = [poll for one in rounds for poll in one.polls]
-            now_s = time.monotonic()
-            known = [device.id for device in facts.inventory.devices]
-            self.fleet = health.enroll(self.fleet, known, now_s=now_s)
-            self.polls |= {poll.device: poll for poll in polls}
-            self._take(
-                health.observe(self.fleet, polls, planned_bytes=facts.planned_bytes, now_s=now_s, policy=self._policy)
-            )
+        rounds = await self._fleet_link.watches.poll(facts.inventory)
+        polls = [poll for one in rounds for poll in one.polls]
+        self.polls |= {poll.device: poll for poll in polls}
+        now_s = time.monotonic()
+        known = health.enroll(self.fleet, (device.id for device in facts.inventory.devices), now_s=now_s)
+        outcome = health.observe(known, polls, planned_bytes=facts.planned_bytes, now_s=now_s, policy=self._policy)
+        with operation(names.HEALTH_CHECK_SPAN) if outcome.events else nullcontext():
+            self._take(outcome)
         self._on_polls(rounds)
 
     # -- what comes out ------------------------------------------------------------------------------
@@ -281,7 +280,7 @@ class HealthMonitor:
         return {name: value for name, value in known.items() if value is not None}
 
     @property
-    def _policy(self) -> Any:
+    def _policy(self) -> HealthSettings:
         return self._settings().health
 
 

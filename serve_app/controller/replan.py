@@ -29,7 +29,7 @@ _REST_S = 20.0
 def reasons(stored: StoredPlan, live: Collection[str], conditions: Conditions) -> tuple[str, ...]:
     """Why the plan in force should be made again, a clause each; empty when it should not.
 
-    A device or node that comes (back) matters only while something waits for room.
+    A device that comes back matters only while something waits for room; a new node is always to be known.
     """
     return tuple(_reasons(stored, live, conditions))
 
@@ -39,11 +39,10 @@ def _reasons(stored: StoredPlan, live: Collection[str], conditions: Conditions) 
     used = {device for placement in stored.plan.placements for device in placement.devices}
     waits = any(refusal.kind is RefusalKind.BLOCKED for refusal in stored.plan.refusals)
     yield from (f"node {node} is gone" for node in sorted(known - set(live)))
-    if waits:
-        yield from (f"node {node} has come" for node in sorted(set(live) - known))
+    yield from (f"node {node} has come" for node in sorted(set(live) - known))
     for device in stored.inventory.devices:
         why = conditions.unusable(device)
-        was_usable = device.health in USABLE and not device.cordoned
+        was_usable = device.health in USABLE
         if why and device.id in used and device.node in live:
             yield f"{device.id} is {why}"
         elif not why and not was_usable and waits and device.node in live:

@@ -24,10 +24,14 @@ def devices_of(plan: Plan) -> list[str]:
     return [device for placement in plan.placements for device in placement.devices]
 
 
+def drained(device: str) -> Conditions:
+    return Conditions(health={device: DeviceHealth.DRAINING})
+
+
 def on(device: str) -> tuple[Placement, ...]:
     """`m` as it runs on this device."""
     other = SECOND if device == FIRST else FIRST
-    return plan_of(Conditions(drained=frozenset({other}))).placements
+    return plan_of(drained(other)).placements
 
 
 class TestCordon:
@@ -39,18 +43,13 @@ class TestCordon:
         assert devices_of(plan).count(SECOND) <= 1
         assert len(plan.placements) == 3
 
-    @pytest.mark.parametrize("name", ["n", SECOND])
-    def test_is_of_a_device_or_of_a_whole_node(self, name: str) -> None:
-        plan = plan_of(Conditions(cordoned=frozenset({name})))
-        assert devices_of(plan) == ([] if name == "n" else [FIRST])
-
 
 class TestDrain:
     def test_empties_the_device(self) -> None:
-        assert devices_of(plan_of(Conditions(drained=frozenset({SECOND})), running=on(SECOND))) == [FIRST]
+        assert devices_of(plan_of(drained(SECOND), running=on(SECOND))) == [FIRST]
 
     def test_goes_before_a_cordon(self) -> None:
-        both = Conditions(drained=frozenset({SECOND}), cordoned=frozenset({SECOND}))
+        both = Conditions(health={SECOND: DeviceHealth.DRAINING}, cordoned=frozenset({SECOND}))
         assert devices_of(plan_of(both, running=on(SECOND))) == [FIRST]
 
 
@@ -69,8 +68,8 @@ class TestHealth:
         assert again.devices[0].health is DeviceHealth.LOST
 
     def test_why_a_device_is_not_usable_is_said_in_a_word(self) -> None:
-        conditions = Conditions(health={FIRST: DeviceHealth.QUARANTINED}, drained=frozenset({SECOND}))
-        assert [conditions.unusable(device) for device in TWO.devices] == ["quarantined", "drained"]
+        conditions = Conditions(health={FIRST: DeviceHealth.QUARANTINED, SECOND: DeviceHealth.DEGRADED})
+        assert [conditions.unusable(device) for device in TWO.devices] == ["quarantined", ""]
         assert not Conditions(cordoned=frozenset({FIRST})).unusable(TWO.devices[0])
 
 

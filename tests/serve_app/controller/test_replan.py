@@ -14,7 +14,6 @@ from tests.placement.builders import demand, fleet
 TWO_NODES = fleet("a: 1x10GiB", "b: 1x10GiB")
 LIVE = ("a", "b")
 FITS = (demand("m", gib=6), demand("n", gib=6))
-TOO_MUCH = (*FITS, demand("o", gib=6, priority=1))
 
 
 def stored(*demands: Demand, inventory: Inventory = TWO_NODES, conditions: Conditions | None = None) -> StoredPlan:
@@ -42,13 +41,14 @@ class TestReasons:
         other = "a/gpu-0" if used == "b/gpu-0" else "b/gpu-0"
         assert reasons(stored(FITS[0]), LIVE, sick(other)) == ()
 
-    def test_a_device_or_node_that_comes_only_while_something_waits_for_room(self) -> None:
+    def test_a_node_that_comes(self) -> None:
+        assert reasons(stored(*FITS), (*LIVE, "c"), Conditions()) == ("node c has come",)
+
+    def test_a_device_that_is_back_only_while_something_waits_for_room(self) -> None:
         was_sick = stored(*FITS, conditions=sick("a/gpu-0"))
         assert was_sick.plan.refusals
         assert reasons(was_sick, LIVE, Conditions()) == ("a/gpu-0 is back",)
         assert reasons(stored(FITS[0], conditions=sick("a/gpu-0")), LIVE, Conditions()) == ()
-        assert reasons(stored(*TOO_MUCH), (*LIVE, "c"), Conditions()) == ("node c has come",)
-        assert reasons(stored(*FITS), (*LIVE, "c"), Conditions()) == ()
 
     def test_a_plan_made_for_the_new_state_is_no_reason_any_more(self) -> None:
         assert reasons(stored(*FITS, conditions=sick("a/gpu-0")), LIVE, sick("a/gpu-0")) == ()
