@@ -11,7 +11,9 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Final
+from urllib.parse import parse_qsl
 
+from serve_app.api.control_routes import ControlAsked, ControlRoute, control_route
 from serve_app.api.errors import ApiError, invalid, method_not_allowed, not_found
 from serve_app.config.settings import Settings
 from serve_app.engines.protocol import Endpoint
@@ -38,6 +40,7 @@ LOCAL_TENANT: Final = "local"
 UNKNOWN_ROUTE: Final = "other"
 Posted = bytes | ApiError
 _HOT: Final = {endpoint.value: endpoint for endpoint in Endpoint}
+_MAX_QUERY_FIELDS: Final = 32
 _METHODS: Final = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"})
 
 
@@ -146,19 +149,24 @@ class Gateway:
         """Everything but inference: pages and refusals."""
         started_s = self._clock()
         path, method = scope["path"], scope["method"]
-        route = path if path in _HOT else self._pages.route_of(path)
+        controls = control_route(path)
+        route = controls.template if controls else path if path in _HOT else self._pages.route_of(path)
         shown = method if method in _METHODS else "OTHER"
         trace = begin_request(shown, route or UNKNOWN_ROUTE, scope["headers"])
         asked, _ = read_headers(scope["headers"])
         internal = asked.secret is not None and bool(self._secret) and hmac.compare_digest(asked.secret, self._secret)
-        answer = await self._page(path, method, route, internal=internal, posted=self._posted(scope, receive, asked))
+        posted = self._posted(scope, receive, asked)
+        if controls is not None:
+            answer = await self._controlled(controls, method, scope, posted)
+        else:
+            answer = await self._page(path, method, route, internal=internal, posted=posted)
         own = own_headers(trace.trace_id, asked.request_id if self._names_requests else None)
         if isinstance(answer, ApiError):
             status = answer.status
             await send_whole(send, status, [*answer.headers(), *own], answer.body())
         else:
             status = answer.status
-            await send_whole(send, status, [answer.content_type, *own], answer.body)
+            await send_whole(send, status, [answer.content_type, *answer.headers, *own], answer.body)
         trace.end(status=status)
         self._meters.http(route or UNKNOWN_ROUTE, shown, status, self._clock() - started_s)
 
@@ -177,6 +185,22 @@ class Gateway:
         if ("GET" if method == "HEAD" else method) not in allowed:
             return method_not_allowed(method, path, ", ".join(allowed))
         return await self._pages.answer(path, internal=internal)
+
+    async def _controlled(
+        self, route: ControlRoute, method: str, scope: Scope, posted: Callable[[], Awaitable[Posted]]
+    ) -> Page | ApiError:
+        if ("GET" if method == "HEAD" else method) not in route.methods:
+            return method_not_allowed(method, scope["path"], ", ".join(route.methods))
+        body: Posted = b""
+        if method not in ("GET", "HEAD"):
+            body = await posted()
+        if isinstance(body, ApiError):
+            return body
+        try:
+            query = dict(parse_qsl(scope["query_string"].decode("latin-1"), max_num_fields=_MAX_QUERY_FIELDS))
+        except ValueError:
+            return invalid(f"The query has more than {_MAX_QUERY_FIELDS} fields.")
+        return await self._pages.control(ControlAsked(method=method, path=scope["path"], query=query, body=body))
 
     def _posted(self, scope: Scope, receive: Receive, asked: Asked) -> Callable[[], Awaitable[Posted]]:
         """Reads the body when it is wanted. Only JSON: a page of another site can post anything else by itself."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Protocol
 
+from serve_app.api.control_routes import ControlAnswer, ControlAsked
 from serve_app.api.wire import ApplyRequest, ModelAction
 
 
@@ -28,6 +29,9 @@ class ControlPlane(Protocol):
 
     async def applying(self) -> Mapping[str, Any]:
         """`serve_app.api.wire.ApplyProgress` as JSON values."""
+
+    async def ask(self, asked: ControlAsked) -> ControlAnswer:
+        """Whatever stands at a route of `serve_app.api.control_routes`."""
 
     async def act(self, action: ModelAction, model: str) -> Mapping[str, Any]:
         """`serve_app.api.wire.ModelAnswer` as JSON values; what was accepted goes on afterwards."""

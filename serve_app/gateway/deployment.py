@@ -14,6 +14,7 @@ from typing import Any
 import ray
 from ray import serve
 
+from serve_app.api.control_routes import ControlAnswer, ControlAsked
 from serve_app.api.wire import ApplyRequest, ModelAction
 from serve_app.config.load import settings_from_args
 from serve_app.controller.claims import Push
@@ -56,6 +57,10 @@ class ControllerLink:
 
     async def act(self, action: ModelAction, model: str) -> dict[str, Any]:
         answer: dict[str, Any] = await self._handle.act.remote(action, model)
+        return answer
+
+    async def ask(self, asked: ControlAsked) -> ControlAnswer:
+        answer: ControlAnswer = await self._handle.ask.remote(asked)
         return answer
 
     async def applying(self) -> dict[str, Any]:

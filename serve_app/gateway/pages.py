@@ -16,6 +16,7 @@ from urllib.parse import unquote
 import orjson
 from pydantic import ValidationError
 
+from serve_app.api.control_routes import CONTROL_ROUTES, ControlAsked
 from serve_app.api.errors import ApiError, Origin, invalid, not_found, unavailable
 from serve_app.api.health import health_page
 from serve_app.api.model_list import model_list, one_model
@@ -61,6 +62,7 @@ class Page:
     status: int
     body: bytes
     content_type: tuple[bytes, bytes] = JSON
+    headers: tuple[tuple[bytes, bytes], ...] = ()
 
 
 class Pages:
@@ -103,7 +105,7 @@ class Pages:
 
     @property
     def paths(self) -> frozenset[str]:
-        return frozenset((*self._routes, *self._posts))
+        return frozenset((*self._routes, *self._posts, *(route.template for route in CONTROL_ROUTES)))
 
     @property
     def posts(self) -> frozenset[str]:
@@ -135,6 +137,15 @@ class Pages:
 
     async def post(self, path: str, body: bytes) -> Page | ApiError:
         return await self._posts[path](body)
+
+    async def control(self, asked: ControlAsked) -> Page | ApiError:
+        """A route of the controller, passed on."""
+        answer = await self._asked(self._control.ask(asked))
+        if answer is None:
+            return _away()
+        headers = dict(answer.headers)
+        content_type = headers.pop(b"content-type", JSON[1])
+        return Page(answer.status, answer.body, (JSON[0], content_type), tuple(headers.items()))
 
     async def _applying(self) -> Page | ApiError:
         return _json_or_away(await self._asked(self._control.applying()))

@@ -11,6 +11,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from serve_app.api.control_routes import ControlAnswer, ControlAsked, error_answer
+from serve_app.api.errors import not_found
 from serve_app.api.wire import ApplyOutcome, ApplyRequest, ModelAction, ModelOutcome
 from serve_app.config.settings import (
     CacheSettings,
@@ -60,6 +62,10 @@ class NoController:
     async def act(self, action: ModelAction, model: str) -> Mapping[str, Any]:
         message = f"This gateway stands alone: there is no cluster behind it to {action.value} '{model}'."
         return {"outcome": ModelOutcome.REFUSED.value, "message": message}
+
+    async def ask(self, asked: ControlAsked) -> ControlAnswer:
+        message = "This gateway stands alone: there is no cluster behind it."
+        return error_answer(not_found(message, code="standalone"))
 
     async def applying(self) -> Mapping[str, Any]:
         return {"status": "none", "done": 0, "num_batches": 0, "doing": "", "message": ""}

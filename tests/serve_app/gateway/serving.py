@@ -14,6 +14,7 @@ import orjson
 import uvicorn
 from openai import AsyncOpenAI
 
+from serve_app.api.control_routes import ControlAnswer, ControlAsked, json_answer
 from serve_app.api.wire import ApplyOutcome, ApplyRequest, ModelAction, ModelOutcome
 from serve_app.config.settings import Settings
 from serve_app.engines.scripted import ScriptedEngine
@@ -70,6 +71,7 @@ class FakeControl:
         self.applied: list[ApplyRequest] = []
         self.outcome = ApplyOutcome.PROPOSED
         self.acted: list[tuple[ModelAction, str]] = []
+        self.asked: list[ControlAsked] = []
         self.acts = ModelOutcome.ACCEPTED
         self.health_page: dict[str, Any] = {"status": "ok", "controller": "serving", "reason": "", "models": {}}
 
@@ -96,6 +98,11 @@ class FakeControl:
     async def act(self, action: ModelAction, model: str) -> Mapping[str, Any]:
         self.acted.append((action, model))
         return self._said({"outcome": self.acts, "message": "because"})
+
+    async def ask(self, asked: ControlAsked) -> ControlAnswer:
+        self.asked.append(asked)
+        self._said({})
+        return json_answer({"path": asked.path}, 201)
 
     def _said(self, page: dict[str, Any]) -> dict[str, Any]:
         if self.away:

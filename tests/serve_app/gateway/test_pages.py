@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import orjson
 import pytest
 
 from serve_app.api.wire import ApplyOutcome, ApplyRequest
 from tests.serve_app.gateway.builders import chat, settings
 from tests.serve_app.gateway.serving import METRICS_PAGE, stage
+from tracing import names
 
 GETS = [
     *("/v1/models", "/v1/models/fast", "/health", "/models/info", "/admin/fleet", "/admin/cache/stats"),
@@ -178,3 +180,36 @@ class TestApply:
             on.control.away = True
             assert (await on.http.post("/admin/apply", json=ASKED)).status_code == 503
             assert (await on.http.delete("/admin/apply")).headers["allow"] == "GET, POST"
+
+
+class TestControlRoutes:
+    async def test_are_passed_on_with_query_and_body_and_answered_as_the_controller_says(self) -> None:
+        async with stage("mini") as on:
+            answer = await on.http.get("/v1/alerts", params={"device": "head/host", "active": "true"})
+            assert (answer.status_code, answer.json()) == (201, {"path": "/v1/alerts"})
+            await on.http.post("/v1/leases", json={"client": "me"})
+            first, second = on.control.asked
+            assert first.query == {"device": "head/host", "active": "true"}
+            assert (second.method, orjson.loads(second.body)) == ("POST", {"client": "me"})
+
+    async def test_a_part_of_the_path_is_named_by_its_template_in_metrics(self) -> None:
+        async with stage("mini") as on:
+            await on.http.post("/v1/leases/lease-7/renew", json={})
+            assert on.counted(names.HTTP_REQUESTS.name, "/v1/leases/{id}/renew", "POST", "201") == 1
+
+    async def test_other_methods_are_refused_and_reach_nobody(self) -> None:
+        async with stage("mini") as on:
+            answer = await on.http.post("/v1/alerts", json={})
+            assert (answer.status_code, answer.headers["allow"]) == (405, "GET")
+            assert not on.control.asked
+
+    async def test_an_act_without_json_is_refused(self) -> None:
+        async with stage("mini") as on:
+            answer = await on.http.post("/admin/cordon", content=b"{}", headers={"content-type": "text/plain"})
+            assert answer.status_code == 400
+            assert not on.control.asked
+
+    async def test_without_the_controller_they_are_a_503(self) -> None:
+        async with stage("mini") as on:
+            on.control.away = True
+            assert (await on.http.get("/v1/fleet")).status_code == 503
