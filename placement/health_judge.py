@@ -7,7 +7,6 @@ from dataclasses import replace
 from placement.health_book import Book
 from placement.health_hold import Hold, Turn, advanced, broken, counted, increase
 from placement.health_rules import (
-    FACTS,
     Action,
     Comparison,
     HealthRule,
@@ -39,29 +38,18 @@ def silent(book: Book, silence: Silence) -> None:
     """The device could not be read: lost at once, and no hold goes on."""
     record = book.record(silence.device)
     book.put(replace(record, last_poll_s=book.now_s, holds=tuple(broken(hold) for hold in record.holds)))
-    message = f"{silence.device} cannot be read: {silence.reason}. It comes back after a rest and a passed probe."
     book.clear(silence.device, frozenset({RuleName.WATCH_STALE}))
-    book.fire(
-        Alert(
-            rule=RuleName.DEVICE_LOST,
-            device=silence.device,
-            severity=Severity.CRITICAL,
-            action=Action.NOTIFY,
-            message=message,
-            since_s=book.now_s,
-        )
-    )
-    book.lose(silence.device, message)
+    _lose(book, silence.device, f"{silence.device} cannot be read: {silence.reason}.")
 
 
 def answered(book: Book, signals: DeviceSignals, *, planned_bytes: int) -> None:
     device = signals.device
+    rules = book.policy.active_rules
+    book.clear(device, frozenset(RuleName) - {rule.name for rule in rules})  # facts, and rules that are off by now
+    _recognise(book, signals)
     before = book.record(device)
     new_events = _new_events(before, signals)
-    _remember_counters(book, before, signals)
-    rules = book.policy.active_rules
-    gone = frozenset(RuleName) - FACTS - {rule.name for rule in rules}
-    book.clear(device, gone | {RuleName.DEVICE_LOST, RuleName.WATCH_STALE})
+    _remember(book, before, signals)
     holds = []
     for rule in rules:
         hold = before.hold(rule.name)
@@ -73,6 +61,32 @@ def answered(book: Book, signals: DeviceSignals, *, planned_bytes: int) -> None:
             value = reading(rule.signal, signals, planned_bytes=planned_bytes)
         holds.append(_judged(book, rule, hold, value, signals))
     book.put(replace(book.record(device), holds=tuple(holds)))
+
+
+def _recognise(book: Book, signals: DeviceSignals) -> None:
+    """Other hardware under a known id inherits quarantine and no good name: ids follow NVML's order of what is left."""
+    known = book.record(signals.device).standing.uuid
+    if known in ("", signals.uuid):
+        return
+    book.clear(signals.device, frozenset(RuleName))
+    standing = replace(book.record(signals.device).standing, uuid=signals.uuid, ecc_uncorrected=0)
+    book.put(Record(standing=standing, last_poll_s=book.now_s))
+    _lose(book, signals.device, f"{signals.device} was {known} and is {signals.uuid} now.")
+
+
+def _lose(book: Book, device: str, what: str) -> None:
+    message = f"{what} It comes back after a rest and a passed probe."
+    book.fire(
+        Alert(
+            rule=RuleName.DEVICE_LOST,
+            device=device,
+            severity=Severity.CRITICAL,
+            action=Action.NOTIFY,
+            message=message,
+            since_s=book.now_s,
+        )
+    )
+    book.lose(device, message)
 
 
 def _judged(book: Book, rule: HealthRule, hold: Hold, value: float | None, signals: DeviceSignals) -> Hold:
@@ -99,15 +113,14 @@ def _new_events(before: Record, signals: DeviceSignals) -> dict[Signal, int | No
     }
 
 
-def _remember_counters(book: Book, record: Record, signals: DeviceSignals) -> None:
+def _remember(book: Book, record: Record, signals: DeviceSignals) -> None:
     corrected, uncorrected = signals.ecc_corrected, signals.ecc_uncorrected
     standing = record.standing
-    if uncorrected is not None and uncorrected != standing.ecc_uncorrected:
-        standing = replace(standing, ecc_uncorrected=uncorrected)
+    seen = standing.ecc_uncorrected if uncorrected is None else uncorrected
     book.put(
         replace(
             record,
-            standing=standing,
+            standing=replace(standing, uuid=signals.uuid, ecc_uncorrected=seen),
             last_poll_s=book.now_s,
             ecc_corrected=record.ecc_corrected if corrected is None else corrected,
         )

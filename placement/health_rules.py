@@ -51,10 +51,6 @@ class RuleName(StrEnum):
     """The storm brake holds; of the whole fleet."""
 
 
-FACTS = frozenset({RuleName.DEVICE_LOST, RuleName.WATCH_STALE, RuleName.QUARANTINED_SHARE_HIGH})
-"""Alerts that no rule's value raises."""
-
-
 class Signal(StrEnum):
     TEMPERATURE_C = "temperature_c"
     POWER_W = "power_w"

@@ -84,6 +84,8 @@ class Rest:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Standing:
     device: str
+    uuid: str = ""
+    """Of the hardware that stood there at the last poll; empty before the first."""
     alerts: tuple[Alert, ...] = ()
     cordons: tuple[Cordon, ...] = ()
     quarantine: Rest | None = None

@@ -8,6 +8,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from placement.health_rules import Action, RuleName, Severity
 from placement.health_state import Alert
@@ -154,19 +155,19 @@ class Callbacks:
                 log.error("alert callback failed", rule=entry.rule, device=entry.device, error=type(error).__name__)
 
 
-def _entry(row: tuple[object, ...]) -> AlertEntry:
+def _entry(row: tuple[Any, ...]) -> AlertEntry:
     id_, rule, device, severity, action, dry_run, message, value, bound, fired, acted, cleared = row
     return AlertEntry(
-        id=id_,  # type: ignore[arg-type]
+        id=id_,
         rule=RuleName(rule),
         device=str(device),
         severity=Severity(severity),
         action=Action(action),
         dry_run=bool(dry_run),
         message=str(message),
-        value=value,  # type: ignore[arg-type]
-        limit=bound,  # type: ignore[arg-type]
-        fired_at_s=fired,  # type: ignore[arg-type]
-        acted_at_s=acted,  # type: ignore[arg-type]
-        cleared_at_s=cleared,  # type: ignore[arg-type]
+        value=value,
+        limit=bound,
+        fired_at_s=fired,
+        acted_at_s=acted,
+        cleared_at_s=cleared,
     )

@@ -22,7 +22,7 @@ from dataclasses import asdict, dataclass
 from typing import NoReturn
 from urllib.parse import urlsplit
 
-import httpx
+import aiohttp
 import stamina
 
 from placement.health_rules import Severity
@@ -61,7 +61,11 @@ class WebhookCounts:
     """Given up unsent because the queue was full, or at the end."""
 
 
-class _TryAgain(Exception):  # not an error but a turn
+class _TryAgain(Exception):
+    pass
+
+
+class _Refused(Exception):
     pass
 
 
@@ -108,22 +112,22 @@ class Webhook:
             await asyncio.wait_for(self._queue.join(), grace_s)
         except TimeoutError:
             self.counts.num_dropped += self._queue.qsize()
-            log.warning("webhook closed with alerts undelivered", host=self.host, dropped=self._queue.qsize())
+            log.warning("webhook closed with alerts undelivered", host=self.host, queued=self._queue.qsize())
         self._task.cancel()
         await asyncio.gather(self._task, return_exceptions=True)
         self._task = None
 
     async def _deliver_all(self) -> NoReturn:
-        timeout = httpx.Timeout(self._settings.timeout_s)
-        async with httpx.AsyncClient(timeout=timeout, follow_redirects=False, trust_env=False) as client:
+        timeout = aiohttp.ClientTimeout(total=self._settings.timeout_s)
+        async with aiohttp.ClientSession(timeout=timeout) as session:
             while True:
                 entry = await self._queue.get()
                 try:
-                    await self._deliver(client, entry)
+                    await self._deliver(session, entry)
                 finally:
                     self._queue.task_done()
 
-    async def _deliver(self, client: httpx.AsyncClient, entry: AlertEntry) -> None:
+    async def _deliver(self, session: aiohttp.ClientSession, entry: AlertEntry) -> None:
         body, delivery = body_of(entry), str(uuid.uuid4())
         patience = self._patience
         attempts = stamina.retry_context(
@@ -137,29 +141,33 @@ class Webhook:
         try:
             async for attempt in attempts:
                 with attempt:
-                    await self._post(client, body, delivery)
-        except (_TryAgain, httpx.HTTPError) as error:
+                    await self._post(session, body, delivery)
+        except asyncio.CancelledError:
+            self.counts.num_dropped += 1
+            raise
+        except Exception as error:  # noqa: BLE001  # whatever it is, the next alert must go out
             self.counts.num_failed += 1
-            log.warning("webhook not delivered", host=self.host, alert=entry.id, reason=str(error))
+            reason = str(error) if isinstance(error, _TryAgain | _Refused) else type(error).__name__
+            log.warning("webhook not delivered", host=self.host, alert=entry.id, reason=reason)
         else:
             self.counts.num_delivered += 1
 
-    async def _post(self, client: httpx.AsyncClient, body: bytes, delivery: str) -> None:
-        """Raises: _TryAgain where another attempt may help, httpx.HTTPError where none will."""
+    async def _post(self, session: aiohttp.ClientSession, body: bytes, delivery: str) -> None:
+        """Raises: _TryAgain where another attempt may help, _Refused where none will."""
         headers = {
             "Content-Type": "application/json",
             DELIVERY_HEADER: delivery,
             SIGNATURE_HEADER: signature(body, self._secret, at_s=int(self._wall_clock())),
         }
         try:  # the answer's body is not read, however long it is
-            async with client.stream("POST", self._settings.url, content=body, headers=headers) as response:
-                status = response.status_code
-        except httpx.TransportError as error:
+            async with session.post(self._settings.url, data=body, headers=headers, allow_redirects=False) as response:
+                status = response.status
+        except (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError, TimeoutError) as error:
             raise _TryAgain(type(error).__name__) from None
         if status >= 500 or status in _RETRIED:
             raise _TryAgain(f"HTTP {status}")
         if not 200 <= status < 300:
-            raise httpx.HTTPError(f"HTTP {status}")
+            raise _Refused(f"HTTP {status}")
 
 
 class Webhooks:

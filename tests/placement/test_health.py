@@ -154,6 +154,27 @@ class TestLost:
         assert story.state() is DeviceHealth.LOST
 
 
+class TestOtherHardware:
+    """Under a known id, as when one device is gone and NVML counts anew."""
+
+    def test_comes_in_only_through_a_probe(self) -> None:
+        story = Story()
+        story.poll(0.0, seen())
+        story.poll(5.0, seen(uuid="GPU-other"))
+        assert story.state() is DeviceHealth.LOST
+        assert "was GPU-n/gpu-0 and is GPU-other now" in story.did(Quarantine)[0].reason
+        story.poll(10.0, seen(uuid="GPU-other"))
+        assert story.state() is QUARANTINED
+
+    @pytest.mark.parametrize(("num_errors", "fires"), [(0, False), (5, True)])
+    def test_answers_for_its_own_errors_and_not_for_those_before(self, num_errors: int, fires: bool) -> None:
+        story = Story()
+        story.poll(0.0, seen(ecc_uncorrected=5))
+        story.poll(5.0, seen(uuid="GPU-other", ecc_uncorrected=num_errors))
+        assert story.standing().has(RuleName.ECC_UNCORRECTABLE) is fires
+        assert story.cleared == [RuleName.ECC_UNCORRECTABLE]
+
+
 class TestStormBrake:
     @pytest.mark.parametrize(
         ("num_devices", "share", "most"),
@@ -263,6 +284,7 @@ class TestRestart:
 
     def test_what_must_be_stored_is_named(self) -> None:
         story = Story(*names(3))
+        story.poll(0.0, *(seen(device) for device in names(3)))
         assert story.poll(0.0, seen(names(3)[1], ecc_uncorrected=1), seen(names(3)[0])).changed == (names(3)[1],)
         assert story.poll(5.0, seen(names(3)[0])).changed == ()
 

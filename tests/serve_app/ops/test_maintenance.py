@@ -25,7 +25,8 @@ SUNDAY = WindowSettings(
 )
 DEVICES = ("a/gpu-0", "a/gpu-1", "b/gpu-0")
 FLEET = health.enroll(FleetHealth(), DEVICES, now_s=0.0)
-YEAR = datetime(2026, 1, 1, tzinfo=UTC)
+OPENING = datetime(2026, 1, 4, 2, tzinfo=UTC)
+EDGES_MS = [edge + by for edge in (0, 60_000, 3_600_000, 100_000_000) for by in (-1, 0, 1)]
 INSIDE = datetime(2026, 11, 22, 2, 30, tzinfo=UTC)
 OUTSIDE = datetime(2026, 11, 22, 4, 0, tzinfo=UTC)
 
@@ -67,12 +68,16 @@ class TestAWindow:
         assert not is_open(berlin, opened + timedelta(seconds=7200))
 
     @given(
-        st.integers(0, 365 * 86_400 * 1000).map(lambda millis: YEAR + timedelta(milliseconds=millis)),
+        st.builds(
+            lambda week, millis: OPENING + timedelta(weeks=week, milliseconds=millis),
+            st.integers(0, 50),
+            st.one_of(st.sampled_from(EDGES_MS), st.integers(0, 7 * 86_400_000)),
+        ),
         st.sampled_from([60.0, 3600.0, 100_000.0]),
     )
     def test_is_open_exactly_when_an_opening_is_recent_enough(self, at: datetime, duration_s: float) -> None:
-        """Against every opening of the year, counted by hand. Shown to fail with `<=` at the end."""
-        openings = [datetime(2025, 12, 28, 2, tzinfo=UTC) + timedelta(weeks=week) for week in range(54)]
+        """Against every opening of the year. Shown to fail with `<=` at the end."""
+        openings = [OPENING + timedelta(weeks=week) for week in range(-1, 53)]
         recent = any(timedelta(0) <= at - opening < timedelta(seconds=duration_s) for opening in openings)
         assert is_open(replace(SUNDAY, duration_s=duration_s), at) is recent
 
