@@ -53,6 +53,15 @@ class DeviceView(WireModel):
     passes: bool
     health: DeviceHealth
     holders: tuple[HolderView, ...]
+    cordoned: bool = False
+    reasons: tuple[str, ...] = ()
+    """Why it is not simply healthy, a clause each."""
+    forecast: str = ""
+    temperature_c: float | None = None
+    slowdown_c: float | None = None
+    power_w: float | None = None
+    power_limit_w: float | None = None
+    utilization: float | None = None
 
 
 class FleetView(WireModel):
@@ -60,6 +69,8 @@ class FleetView(WireModel):
 
     headroom: float
     devices: tuple[DeviceView, ...]
+    strategy: str | None = None
+    """Of the plan in force (row A3)."""
     source: Literal["cluster", "machine"] = "cluster"
 
 

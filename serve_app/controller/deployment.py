@@ -15,6 +15,7 @@ from typing import Any
 import ray
 
 from placement.codec import to_json_value
+from serve_app.api.control_routes import ControlAnswer, ControlAsked
 from serve_app.api.wire import ApplyRequest, ModelAction
 from serve_app.config.load import settings_from_args
 from serve_app.controller import views
@@ -23,6 +24,8 @@ from serve_app.controller.bringup import Bringup
 from serve_app.controller.bringup_state import Phase
 from serve_app.controller.claims import Claim, Push, ReadyReport, Slot, SlotState, Told, Waiting
 from serve_app.controller.conditions import Conditions
+from serve_app.controller.control_pages import ControlPages
+from serve_app.controller.fleet_desk import FleetDesk
 from serve_app.controller.fleet_link import FleetLink
 from serve_app.controller.ledger import Ledger, Tenure
 from serve_app.controller.lifecycle import Lifecycle
@@ -72,6 +75,17 @@ class Controller:
             conditions=self._conditions,
             retired=lambda slots: self._applier.retired(slots),  # noqa: PLW0108 - the applier is made after it
         )
+        self._desk = FleetDesk(
+            connection=self._store.connection,
+            bringup=self._bringup,
+            ledger=self._ledger,
+            fleet=self._fleet,
+            telemetry=self._telemetry,
+            readings=lambda: self._readings,
+            on_change=self._publish,
+            spawn=self._spawn,
+        )
+        self._pages = ControlPages(bringup=self._bringup, desk=self._desk, fleet=self.fleet)
         self._applier, self._actions, self._replanner = self._changers()
         self._watched: set[tuple[str, int]] = set()
         self._steady: dict[str, int] = {}
@@ -79,6 +93,7 @@ class Controller:
         self._tasks: set[asyncio.Task[None]] = set()
         for work in (self._bring_up(), self._sweep(), self._read_devices(), self._replanner.run()):
             self._spawn(work)
+        self._desk.start()
 
     def _changers(self) -> tuple[Applier, ModelActions, Replanner]:
         """Those who change what runs, each through the one applier."""
@@ -197,10 +212,11 @@ class Controller:
     async def fleet(self) -> dict[str, Any]:
         """Devices with every share planned and measured, read now."""
         await self._read_once()
-        return views.fleet(self._bringup.state, self._ledger, self._bringup.settings, self._readings)
+        settings = self._bringup.settings
+        return views.fleet(self._bringup.state, self._ledger, settings, self._readings, self._desk.device_facts)
 
     async def metrics(self) -> bytes:
-        self._telemetry.show(self._bringup.state, self._ledger, self._bringup.settings, self._readings)
+        self._telemetry.show(self._bringup.state, self._ledger, self._bringup.settings)
         return self._telemetry.render()
 
     # -- apply ---------------------------------------------------------------------------------------
@@ -213,6 +229,10 @@ class Controller:
         """How far the last apply is."""
         progress: dict[str, Any] = to_json_value(self._applier.progress)
         return progress
+
+    async def ask(self, asked: ControlAsked) -> ControlAnswer:
+        """Whatever stands at a route of `api.control_routes`."""
+        return await self._pages.answer(asked)
 
     async def act(self, action: ModelAction, model: str) -> dict[str, Any]:
         """Load, unload, sleep, wake, pin or unpin one model."""
@@ -243,9 +263,7 @@ class Controller:
         inventory = self._bringup.state.inventory
         if inventory is None:
             return
-        began_s = time.monotonic()
         self._readings = await self._fleet.read(inventory, self._ledger)
-        self._telemetry.polled(inventory, self._readings, time.monotonic() - began_s)
         self._fence_mismatches()
         self._record_steady()
 
@@ -308,14 +326,14 @@ class Controller:
         return not stubborn
 
     def _conditions(self) -> Conditions:
-        return Conditions()
+        return self._desk.conditions()
 
     def _publish(self) -> None:
         if not self._bringup.known.is_set():
             return
         settings = self._bringup.settings
         self._publisher.show(
-            views.backends(self._ledger, {}),
+            views.backends(self._ledger, self._desk.monitor.fractions),
             views.refusals(self._bringup.state, self._ledger, self._lifecycle),
             Offer(models=settings.models, modes=settings.modes),
             wakeable=views.wakeable(self._bringup.state, self._ledger, self._lifecycle),

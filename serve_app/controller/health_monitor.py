@@ -37,11 +37,12 @@ from placement.objectives import ObjectiveName
 from placement.signals import Poll
 from serve_app.config.settings import HealthSettings, Settings
 from serve_app.controller.fleet_link import FleetLink
-from serve_app.controller.health_store import HealthStore
-from serve_app.fleet.alerts import AlertEntry, Callbacks
+from serve_app.fleet.alerts import AlertEntry, AlertHistory, Callbacks
+from serve_app.fleet.health_store import HealthStore
 from serve_app.fleet.watches import NodePolls
 from serve_app.logs import logger
 from serve_app.ops.maintenance import Lay, turns
+from serve_app.ops.objective_counts import ObjectiveCounts
 from tracing import names
 from tracing.spans import operation
 
@@ -62,6 +63,15 @@ class FleetFacts:
     holds: frozenset[str]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HealthRecords:
+    """What survives a restart."""
+
+    standings: HealthStore
+    alerts: AlertHistory
+    objectives: ObjectiveCounts
+
+
 class HealthMonitor:
     """`facts` says what is planned, `on_polls` hears every round, `on_change` that a device's health is another."""
 
@@ -70,7 +80,7 @@ class HealthMonitor:
         *,
         settings: Callable[[], Settings],
         fleet: FleetLink,
-        store: HealthStore,
+        records: HealthRecords,
         callbacks: Callbacks,
         facts: Callable[[], FleetFacts],
         on_polls: Callable[[tuple[NodePolls, ...]], None],
@@ -80,14 +90,14 @@ class HealthMonitor:
     ) -> None:
         self._settings = settings
         self._fleet_link = fleet
-        self._store = store
+        self._records = records
         self._callbacks = callbacks
         self._facts = facts
         self._on_polls = on_polls
         self._on_change = on_change
         self._on_alert = on_alert
         self._spawn = spawn
-        self.fleet: FleetHealth = health.restored(store.standings(), now_s=time.monotonic())
+        self.fleet: FleetHealth = health.restored(records.standings.standings(), now_s=time.monotonic())
         self.polls: dict[str, Poll] = {}
         """The last poll of each device."""
         self._unacted: dict[tuple[str, str], Alert] = {}
@@ -169,7 +179,7 @@ class HealthMonitor:
     def _take(self, outcome: Outcome) -> None:
         """Written down first, acted on then."""
         self.fleet = outcome.fleet
-        self._store.save_standings(outcome.fleet.records[device].standing for device in outcome.changed)
+        self._records.standings.save(outcome.fleet, outcome.changed)
         entries = [entry for event in outcome.events if (entry := self._record(event)) is not None]
         for effect in outcome.effects:
             self._carry_out(effect)
@@ -187,7 +197,7 @@ class HealthMonitor:
             case AlertCleared():
                 _log.info("alert cleared", rule=event.alert.rule, device=event.alert.device)
                 self._unacted.pop(_key(event.alert), None)
-                return self._store.alerts.cleared(event.alert, at_s=time.time())
+                return self._records.alerts.cleared(event.alert, at_s=time.time())
             case StateChanged():
                 _log.warning("device health", device=event.device, was=event.before, is_now=event.after)
                 return None
@@ -197,7 +207,7 @@ class HealthMonitor:
     def _fired(self, alert: Alert) -> AlertEntry:
         _log.warning("alert", rule=alert.rule, device=alert.device, severity=alert.severity, message=alert.message)
         dry_run = self._policy.dry_run
-        entry = self._store.alerts.fired(alert, at_s=time.time(), dry_run=dry_run)
+        entry = self._records.alerts.fired(alert, at_s=time.time(), dry_run=dry_run)
         with operation(names.ALERT_SPAN.format(alert.rule), self._attributes(alert)):
             self._on_alert(alert)
         if alert.action in _AT_ONCE or dry_run:
@@ -252,10 +262,10 @@ class HealthMonitor:
 
     def _acted(self, alert: Alert) -> None:
         self._unacted.pop(_key(alert), None)
-        entry = self._store.alerts.acted(alert, at_s=time.time())
+        entry = self._records.alerts.acted(alert, at_s=time.time())
         if entry is not None and entry.response_s is not None:
             good = self._settings().objectives.alert_response_time.is_good(entry.response_s)
-            self._store.objectives.count(
+            self._records.objectives.count(
                 ObjectiveName.ALERT_RESPONSE_TIME, num_good=int(good), num_total=1, at_s=time.time()
             )
 

@@ -40,6 +40,11 @@ class Store:
         self._db.execute("PRAGMA synchronous=FULL")
         self._db.executescript(_SCHEMA)
 
+    @property
+    def connection(self) -> sqlite3.Connection:
+        """For tables of others of the controller; each statement commits by itself."""
+        return self._db
+
     def internal_secret(self) -> str:
         """Made once; known to the gateway and the engines only."""
         self._db.execute("INSERT OR IGNORE INTO meta VALUES ('internal_secret', ?)", (secrets.token_urlsafe(32),))

@@ -7,18 +7,18 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable
 
 from placement.compare import numa_local_ratio
-from placement.inventory import Inventory
 from placement.plan import Plan
 from serve_app.config.settings import Settings
 from serve_app.controller.bringup_state import BringupState
 from serve_app.controller.claims import Push, SlotState
 from serve_app.controller.ledger import Ledger, Tenure
-from serve_app.fleet.actors import DeviceReading
 from tracing import names
 from tracing.collector import Collector
+from tracing.device_metrics import DeviceMetrics
+from tracing.fleet_metrics import AlertMetrics, LeaseMetrics, WatchMetrics
 from tracing.metrics import Labels, Recorder
 from tracing.setup import product_version
 
@@ -36,6 +36,10 @@ class ControllerTelemetry:
     def __init__(self, settings: Settings) -> None:
         self._recorder = Recorder("controller")
         self._collector = Collector(version=product_version())
+        self.devices = DeviceMetrics(self._recorder)
+        self.watch = WatchMetrics(self._recorder)
+        self.alerts = AlertMetrics(self._recorder, ())
+        self.leases = LeaseMetrics(self._recorder)
         self.expect(settings)
 
     def expect(self, settings: Settings) -> None:
@@ -45,6 +49,10 @@ class ControllerTelemetry:
             models=[model.id for model in settings.models],
             cache_types=["redis" if settings.cache.redis_url else "memory"],
         )
+
+    def expect_alerts(self, rules: Iterable[tuple[str, str]]) -> None:
+        """Rules and severities of every alert that can fire."""
+        self.alerts = AlertMetrics(self._recorder, rules)
 
     def merge(self, push: Push) -> None:
         self._collector.merge(push.deltas, now_s=time.monotonic())
@@ -60,17 +68,7 @@ class ControllerTelemetry:
         self._recorder.counter(names.PLANS, "refused" if plan.refusals else "placed").inc()
         self._recorder.histogram(names.PLAN_SECONDS).observe(duration_s)
 
-    def polled(self, inventory: Inventory, readings: Mapping[str, DeviceReading], duration_s: float) -> None:
-        for node in inventory.nodes:
-            self._recorder.histogram(names.WATCH_POLL, node.name).observe(duration_s)
-            silent = [device.id for device in node.devices if device.id not in readings]
-            self._recorder.counter(names.WATCH_POLL_ERRORS, node.name).inc(len(silent))
-            if not silent:
-                self._recorder.gauge(names.WATCH_LAST_POLL, node.name).set(time.time())
-
-    def show(
-        self, state: BringupState, ledger: Ledger, settings: Settings, readings: Mapping[str, DeviceReading]
-    ) -> None:
+    def show(self, state: BringupState, ledger: Ledger, settings: Settings) -> None:
         """Bring every gauge up to what is so now."""
         self._show_replicas(ledger, settings)
         self._show_weights(ledger)
@@ -82,8 +80,6 @@ class ControllerTelemetry:
         if state.plan is not None and state.inventory is not None:
             ratio = numa_local_ratio(state.plan.placements, state.inventory)
             self._recorder.replace(names.NUMA_LOCAL_RATIO, {} if ratio is None else {(): ratio})
-        if state.inventory is not None:
-            self._show_devices(state.inventory, ledger, readings)
 
     def render(self) -> bytes:
         now_s = time.monotonic()
@@ -109,22 +105,3 @@ class ControllerTelemetry:
             for slot in slots
         }
         self._recorder.replace(names.WEIGHTS_VERSION_INFO, rows)
-
-    def _show_devices(self, inventory: Inventory, ledger: Ledger, readings: Mapping[str, DeviceReading]) -> None:
-        planned = Counter[str]()
-        for slot in ledger.slots.values():
-            for seat in slot.seats:
-                planned[seat.device] += slot.share_bytes
-        for device in inventory.devices:
-            place = (device.node, device.id)
-            reading = readings.get(device.id)
-            self._recorder.gauge(names.DEVICE_UP, *place, device.uuid).set(1.0 if reading else 0.0)
-            self._recorder.gauge(names.DEVICE_INFO, *place, device.uuid, device.product, "").set(1.0)
-            self._recorder.gauge(names.DEVICE_MEMORY, *place, "total").set(device.total_bytes)
-            self._recorder.gauge(names.DEVICE_MEMORY, *place, "planned").set(planned[device.id])
-            if reading is not None:
-                foreign = max(0, reading.used_bytes - sum(reading.shares.values()))
-                self._recorder.gauge(names.DEVICE_MEMORY, *place, "used").set(reading.used_bytes)
-                self._recorder.gauge(names.DEVICE_MEMORY, *place, "foreign").set(foreign)
-                free = max(0, device.total_bytes - reading.used_bytes)
-                self._recorder.gauge(names.DEVICE_HEADROOM, *place).set(free / max(1, device.total_bytes))

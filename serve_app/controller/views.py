@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
-from placement.inventory import Device
+from placement.inventory import Device, DeviceHealth
 from placement.plan import RefusalKind
+from placement.signals import DeviceSignals, Poll
 from serve_app.api.wire import DeviceView, FleetView, HolderKind, HolderView
 from serve_app.config.settings import ModelSettings, Settings
 from serve_app.controller.bringup_state import BringupState, Phase
@@ -76,15 +78,33 @@ def models_info(
     return {"models": rows}
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeviceFacts:
+    """What is known of a device beside its bytes. `poll` is its last one; `reasons` why it is not simply healthy."""
+
+    poll: Poll | None
+    health: DeviceHealth
+    is_cordoned: bool
+    reasons: tuple[str, ...]
+    forecast: str = ""
+
+
 def fleet(
-    state: BringupState, ledger: Ledger, settings: Settings, readings: Mapping[str, DeviceReading]
+    state: BringupState,
+    ledger: Ledger,
+    settings: Settings,
+    readings: Mapping[str, DeviceReading],
+    facts: Callable[[Device], DeviceFacts],
 ) -> dict[str, Any]:
     """`FleetView` as JSON values: per device every share, planned against measured."""
     devices = state.inventory.devices if state.inventory is not None else ()
     headroom = settings.fleet.headroom
     view = FleetView(
         headroom=headroom,
-        devices=tuple(_device_view(device, ledger, readings.get(device.id), headroom) for device in devices),
+        strategy=state.plan.strategy.value if state.plan is not None else None,
+        devices=tuple(
+            _device_view(device, ledger, readings.get(device.id), headroom, facts(device)) for device in devices
+        ),
     )
     return view.model_dump(mode="json")
 
@@ -184,7 +204,10 @@ def _measured(tenure: Tenure, slot: Slot, readings: Mapping[str, DeviceReading])
     return tenure.report.measured_bytes * len(slot.seats) if tenure.report else None
 
 
-def _device_view(device: Device, ledger: Ledger, reading: DeviceReading | None, headroom: float) -> DeviceView:
+def _device_view(
+    device: Device, ledger: Ledger, reading: DeviceReading | None, headroom: float, facts: DeviceFacts
+) -> DeviceView:
+    poll = facts.poll if isinstance(facts.poll, DeviceSignals) else None
     used = reading.used_bytes if reading else device.total_bytes
     shares = [_share_view(slot, ledger.tenures.get(slot.name), reading) for slot in _slots_on(device, ledger)]
     unplanned = max(0, used - sum(share.measured_bytes or 0 for share in shares)) if reading else 0
@@ -196,7 +219,7 @@ def _device_view(device: Device, ledger: Ledger, reading: DeviceReading | None, 
         id=device.id,
         node=device.node,
         kind=device.kind,
-        product=device.product,
+        product=poll.product if poll else device.product,
         total_bytes=device.total_bytes,
         used_bytes=used,
         free_bytes=free,
@@ -204,7 +227,15 @@ def _device_view(device: Device, ledger: Ledger, reading: DeviceReading | None, 
         # A device that does not answer fails: unknown is never fine.
         passes=reading is not None
         and keeps_headroom(total_bytes=device.total_bytes, used_bytes=used, headroom=headroom),
-        health=device.health,
+        health=facts.health,
+        cordoned=facts.is_cordoned,
+        reasons=facts.reasons,
+        forecast=facts.forecast,
+        temperature_c=poll.temperature_c if poll else None,
+        slowdown_c=poll.slowdown_c if poll else None,
+        power_w=poll.power_w if poll else None,
+        power_limit_w=poll.power_limit_w if poll else None,
+        utilization=poll.utilization if poll else None,
         holders=(*shares, others) if reading else tuple(shares),
     )
 

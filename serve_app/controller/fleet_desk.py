@@ -1,0 +1,156 @@
+"""What the controller knows and does of devices beside placing models: health, alerts, cordons, objectives.
+
+Puts the parts together and answers the routes about them; what is decided stands in `placement.health`.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import time
+from collections import Counter
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any
+
+from placement.health_rules import DEFAULT_RULES, DRIVER_RULES, RuleName, Severity
+from placement.health_state import Alert
+from placement.inventory import Device, HoldingKind
+from placement.signals import Silence
+from serve_app.config.settings import Settings
+from serve_app.controller.bringup import Bringup
+from serve_app.controller.conditions import Conditions
+from serve_app.controller.fleet_link import FleetLink
+from serve_app.controller.health_monitor import FleetFacts, HealthMonitor, HealthRecords
+from serve_app.controller.ledger import Ledger
+from serve_app.controller.telemetry import ControllerTelemetry
+from serve_app.controller.views import DeviceFacts
+from serve_app.fleet.actors import DeviceReading
+from serve_app.fleet.alerts import AlertHistory, Callbacks
+from serve_app.fleet.device_samples import device_sample
+from serve_app.fleet.health_store import HealthStore
+from serve_app.fleet.watches import NodePolls
+from serve_app.fleet.webhooks import webhooks_of
+from serve_app.ops.objective_counts import ObjectiveCounts
+
+Spawn = Callable[[Coroutine[Any, Any, None]], None]
+
+
+class FleetDesk:
+    """`readings` are what wardens measured last; `on_change` hears that devices may take more or less than before."""
+
+    def __init__(
+        self,
+        *,
+        connection: sqlite3.Connection,
+        bringup: Bringup,
+        ledger: Ledger,
+        fleet: FleetLink,
+        telemetry: ControllerTelemetry,
+        readings: Callable[[], Mapping[str, DeviceReading]],
+        on_change: Callable[[], None],
+        spawn: Spawn,
+    ) -> None:
+        self._bringup = bringup
+        self._ledger = ledger
+        self._telemetry = telemetry
+        self._readings = readings
+        self._spawn = spawn
+        health = bringup.settings.health
+        self.records = HealthRecords(
+            standings=HealthStore(connection),
+            alerts=AlertHistory(connection, max_kept=health.history),
+            objectives=ObjectiveCounts(connection),
+        )
+        self._callbacks = Callbacks()
+        self._webhooks = webhooks_of(health.webhooks, os.environ)
+        self._callbacks.add(self._webhooks.offer)
+        self._telemetry.expect_alerts(_rules(bringup.settings))
+        self.monitor = HealthMonitor(
+            settings=lambda: bringup.settings,
+            fleet=fleet,
+            records=self.records,
+            callbacks=self._callbacks,
+            facts=self._facts,
+            on_polls=self._polled,
+            on_change=on_change,
+            on_alert=self._alerted,
+            spawn=spawn,
+        )
+
+    def start(self) -> None:
+        self._webhooks.start()
+        self._spawn(self.monitor.watch())
+        self._spawn(self.monitor.run())
+
+    def conditions(self) -> Conditions:
+        return Conditions(health=self.monitor.device_health, cordoned=self.monitor.cordoned)
+
+    def device_facts(self, device: Device) -> DeviceFacts:
+        return DeviceFacts(
+            poll=self.monitor.polls.get(device.id),
+            health=self.monitor.device_health.get(device.id, device.health),
+            is_cordoned=device.id in self.monitor.cordoned,
+            reasons=self.monitor.reasons(device.id),
+        )
+
+    # -- what the parts ask --------------------------------------------------------------------------
+
+    def _facts(self) -> FleetFacts:
+        inventory = self._bringup.state.inventory
+        planned = Counter({device.id: _foreign(device) for device in inventory.devices} if inventory else {})
+        for slot in self._ledger.slots.values():
+            planned.update({seat.device: slot.share_bytes for seat in slot.seats})
+        holds = {seat.device for name in self._ledger.tenures for seat in self._ledger.slots[name].seats}
+        return FleetFacts(inventory=inventory, planned_bytes=dict(planned), holds=frozenset(holds))
+
+    def _polled(self, rounds: tuple[NodePolls, ...]) -> None:
+        for one in rounds:
+            if one.polls:
+                num_failed = sum(isinstance(poll, Silence) for poll in one.polls)
+                self._telemetry.watch.polled(
+                    one.node, duration_s=one.duration_s, num_failed=num_failed, at_s=time.time()
+                )
+        inventory = self._bringup.state.inventory
+        if inventory is None:
+            return
+        self._telemetry.watch.keep(node.name for node in inventory.nodes)
+        dressed = self.conditions().dress(inventory, (), headroom=self._bringup.settings.fleet.headroom)
+        planned = self._planned_by_us()
+        self._telemetry.devices.polled(
+            [
+                device_sample(
+                    device,
+                    self.monitor.polls.get(device.id, Silence(device=device.id, reason="never polled")),
+                    planned_bytes=planned[device.id],
+                    leased_bytes=0,
+                    foreign_bytes=self._foreign_bytes(device.id),
+                )
+                for device in dressed.devices
+            ]
+        )
+        active = Counter((alert.rule.value, alert.severity.value) for alert in self.monitor.fleet.active_alerts)
+        self._telemetry.alerts.show(active)
+
+    def _planned_by_us(self) -> Counter[str]:
+        planned = Counter[str]()
+        for slot in self._ledger.slots.values():
+            planned.update({seat.device: slot.share_bytes for seat in slot.seats})
+        return planned
+
+    def _foreign_bytes(self, device: str) -> int | None:
+        reading = self._readings().get(device)
+        return None if reading is None else max(0, reading.used_bytes - sum(reading.shares.values()))
+
+    def _alerted(self, alert: Alert) -> None:
+        self._telemetry.alerts.triggered(alert.rule.value, alert.severity.value)
+
+
+def _foreign(device: Device) -> int:
+    return sum(one.num_bytes for one in device.holdings if one.kind is not HoldingKind.RESERVED)
+
+
+def _rules(settings: Settings) -> list[tuple[str, str]]:
+    """Every alert that can fire, with its severity."""
+    rules = {rule.name.value: rule.severity.value for rule in (*DEFAULT_RULES, *settings.health.rules, *DRIVER_RULES)}
+    facts = (RuleName.DEVICE_LOST, RuleName.WATCH_STALE, RuleName.QUARANTINED_SHARE_HIGH)
+    return [*rules.items(), *((fact.value, Severity.CRITICAL.value) for fact in facts)]
