@@ -34,6 +34,12 @@ SUBCOMMANDS: dict[str, Subcommand] = {
     "estimate": Subcommand("serve_app.commands.estimate", "Show what a model needs, and compare it with what it took."),
     "gpus": Subcommand("serve_app.commands.gpus", "Show devices, shares planned and measured, and their headroom."),
     "rules": Subcommand("serve_app.commands.rules", "Print Prometheus alert rules for cluster.yaml."),
+    "alerts": Subcommand("serve_app.commands.alerts", "List what the watch has found, newest first."),
+    "cordon": Subcommand("serve_app.commands.cordon", "Place nothing new on a device or node; what runs there stays."),
+    "drain": Subcommand(
+        "serve_app.commands.drain", "Move everything off a device or node, and place nothing new there."
+    ),
+    "uncordon": Subcommand("serve_app.commands.uncordon", "Lift a cordon or drain."),
     "config": Subcommand("serve_app.commands.config", "Check, explain and show cluster.yaml."),
     "models": Subcommand("serve_app.commands.models", "Make, list and verify models; load, unload, wake and pin them."),
     "eval": Subcommand("serve_app.commands.eval", "Ask a model its test set through the live API."),

@@ -188,3 +188,38 @@ class ModelOutcome(StrEnum):
 class ModelAnswer(WireModel):
     outcome: ModelOutcome
     message: str
+
+
+class AlertView(WireModel):
+    """One entry of GET /v1/alerts. Times in seconds since 1970, None: not yet. `device` empty: the whole fleet."""
+
+    id: int
+    rule: str
+    device: str
+    severity: str
+    action: str
+    dry_run: bool
+    message: str
+    fired_at_s: float
+    acted_at_s: float | None
+    cleared_at_s: float | None
+
+
+class AlertsView(WireModel):
+    """Newest first. `next` is the `before` of the next page, None at the end."""
+
+    alerts: tuple[AlertView, ...]
+    next: int | None = None
+
+
+class StandingView(WireModel):
+    device: str
+    health: str
+    cordoned: bool
+    reasons: tuple[str, ...] = ()
+
+
+class CordonAnswer(WireModel):
+    """POST /admin/cordon, /admin/drain, /admin/uncordon: the devices concerned, as they stand now."""
+
+    devices: tuple[StandingView, ...]

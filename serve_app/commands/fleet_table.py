@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rich.console import Console
+from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
@@ -12,16 +12,44 @@ from serve_app.commands.screen import verdict
 
 
 def draw_fleet(console: Console, view: FleetView) -> None:
-    for device in view.devices:
-        console.print(_headline(device, view.headroom))
-        console.print(_table(device))
+    console.print(fleet_group(view))
+
+
+def fleet_group(view: FleetView) -> Group:
+    """All of it as one thing to draw, and to draw again in place."""
+    strategy = [Text(f"strategy {view.strategy}")] if view.strategy else []
+    parts = [part for device in view.devices for part in (_headline(device, view.headroom), _table(device))]
+    return Group(*strategy, *parts)
 
 
 def _headline(device: DeviceView, headroom: float) -> Text:
-    line = Text.assemble((device.id, "bold"), f"  {device.product}  {device.health.value}\n")
+    cordoned = ", cordoned" if device.cordoned else ""
+    line = Text.assemble((device.id, "bold"), f"  {device.product}  {device.health.value}{cordoned}\n")
     line.append(f"  total {gib(device.total_bytes)}, used {gib(device.used_bytes)}, free {gib(device.free_bytes)}")
     line.append(f" ({device.headroom_ratio * 100:.1f} %, headroom {percent(headroom)})  ")
-    return line.append_text(verdict(device.passes))
+    line.append_text(verdict(device.passes))
+    signals = _signals(device)
+    if signals:
+        line.append(f"\n  {signals}")
+    for reason in device.reasons:
+        line.append(f"\n  {reason}", style="yellow")
+    return line
+
+
+def _signals(device: DeviceView) -> str:
+    """What the last poll read, as far as the device tells it."""
+    parts = []
+    if device.temperature_c is not None:
+        limit = f" of {device.slowdown_c:.0f}" if device.slowdown_c is not None else ""
+        parts.append(f"{device.temperature_c:.0f}{limit} °C")
+    if device.power_w is not None:
+        limit = f" of {device.power_limit_w:.0f}" if device.power_limit_w is not None else ""
+        parts.append(f"{device.power_w:.0f}{limit} W")
+    if device.utilization is not None:
+        parts.append(f"{device.utilization * 100:.0f} % busy")
+    if device.forecast:
+        parts.append(device.forecast)
+    return ", ".join(parts)
 
 
 def _table(device: DeviceView) -> Table:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +14,9 @@ from serve_app.commands.options import address_option, json_option
 
 if TYPE_CHECKING:
     from serve_app.api.wire import FleetView
+    from serve_app.config.load import ClusterFile
 
+_POLL_TIMEOUT_S = 5.0
 DEVICE_FAILS_EXIT_CODE = 1
 
 
@@ -56,11 +59,28 @@ def command(
     Exit code 1 when any device failed in any reading. With --json, one line of JSON for each reading.
     """
     passed = True
-    for _ in _readings(once=once, duration_s=duration_s, interval_s=interval_s):
-        view = _read(address, file)
-        passed = passed and all(device.passes for device in view.devices)
-        _show(view, as_json=as_json, address=address)
+    with _screen(is_live=not (once or as_json)) as show:
+        for _ in _readings(once=once, duration_s=duration_s, interval_s=interval_s):
+            view = _read(address, file)
+            passed = passed and all(device.passes for device in view.devices)
+            _show(view, as_json=as_json, address=address, show=show)
     ctx.exit(0 if passed else DEVICE_FAILS_EXIT_CODE)
+
+
+@contextmanager
+def _screen(*, is_live: bool) -> Iterator[Callable[[FleetView], None]]:
+    """Draws each reading in the place of the one before on a terminal, below it where the output is piped."""
+    from rich.live import Live
+
+    from serve_app.commands.fleet_table import draw_fleet, fleet_group
+    from serve_app.commands.screen import console
+
+    shown = console()
+    if not (is_live and shown.is_terminal):
+        yield lambda view: draw_fleet(shown, view)
+        return
+    with Live(console=shown, auto_refresh=False) as live:
+        yield lambda view: live.update(fleet_group(view), refresh=True)
 
 
 def _readings(*, once: bool, duration_s: float | None, interval_s: float) -> Iterator[None]:
@@ -90,24 +110,42 @@ def _read(address: str, file: Path) -> FleetView:
 def _read_machine(file: Path) -> FleetView:
     import platform
 
-    from serve_app.config.load import load_settings
+    from serve_app.config.load import load_cluster
     from serve_app.config.schema import FleetSection
     from serve_app.config.settings import DeviceChoice
+    from serve_app.fleet.device_poller import DevicePoller
     from serve_app.fleet.devices import local_inventory
     from serve_app.fleet.view import machine_view
 
-    fleet = load_settings(file).fleet if file.exists() else FleetSection()
-    inventory = local_inventory(DeviceChoice(fleet.devices), platform.node())
-    return machine_view(inventory, headroom=fleet.headroom)
+    cluster = load_cluster(file) if file.exists() else None
+    fleet = cluster.settings.fleet if cluster else FleetSection()
+    node = platform.node()
+    inventory = local_inventory(DeviceChoice(fleet.devices), node)
+    poller = DevicePoller(inventory.devices[0].kind, node, known={one.id: one.uuid for one in inventory.devices})
+    try:
+        polls = poller.poll(_POLL_TIMEOUT_S)
+    finally:
+        poller.close()
+    strategy = _strategy(cluster) if cluster else None
+    return machine_view(inventory, headroom=fleet.headroom, polls=polls, strategy=strategy)
 
 
-def _show(view: FleetView, *, as_json: bool, address: str) -> None:
+def _strategy(cluster: ClusterFile) -> str | None:
+    """Of the plan that these models would get here; None where one of them is not made yet."""
+    from serve_app.commands.plan import make_plan
+    from serve_app.errors import HeadroomError
+
+    try:
+        plan, _ = make_plan(cluster)
+    except HeadroomError:
+        return None
+    return plan.strategy.value
+
+
+def _show(view: FleetView, *, as_json: bool, address: str, show: Callable[[FleetView], None]) -> None:
     if as_json:
         click.echo(view.model_dump_json())
         return
-    from serve_app.commands.fleet_table import draw_fleet
-    from serve_app.commands.screen import console
-
     if view.source == "machine":
         click.echo(f"Nothing answers at {address}; read from this machine's devices, so no share is planned.", err=True)
-    draw_fleet(console(), view)
+    show(view)

@@ -8,7 +8,7 @@ from typing import Any
 
 from placement.inventory import Device, DeviceHealth
 from placement.plan import RefusalKind
-from placement.signals import DeviceSignals, Poll
+from placement.signals import Poll
 from serve_app.api.wire import DeviceView, FleetView, HolderKind, HolderView
 from serve_app.config.settings import ModelSettings, Settings
 from serve_app.controller.bringup_state import BringupState, Phase
@@ -16,7 +16,7 @@ from serve_app.controller.claims import Slot, SlotState
 from serve_app.controller.ledger import Ledger, Tenure
 from serve_app.controller.lifecycle import Lifecycle, RestKind
 from serve_app.fleet.actors import DeviceReading
-from serve_app.fleet.view import keeps_headroom
+from serve_app.fleet.view import keeps_headroom, with_signals
 from serve_app.gateway.routing_table import Backend
 
 
@@ -207,7 +207,6 @@ def _measured(tenure: Tenure, slot: Slot, readings: Mapping[str, DeviceReading])
 def _device_view(
     device: Device, ledger: Ledger, reading: DeviceReading | None, headroom: float, facts: DeviceFacts
 ) -> DeviceView:
-    poll = facts.poll if isinstance(facts.poll, DeviceSignals) else None
     used = reading.used_bytes if reading else device.total_bytes
     shares = [_share_view(slot, ledger.tenures.get(slot.name), reading) for slot in _slots_on(device, ledger)]
     unplanned = max(0, used - sum(share.measured_bytes or 0 for share in shares)) if reading else 0
@@ -215,11 +214,11 @@ def _device_view(
         name="everything else", kind=HolderKind.FOREIGN, planned_bytes=0, measured_bytes=unplanned, peak_bytes=0
     )
     free = max(0, device.total_bytes - used)
-    return DeviceView(
+    view = DeviceView(
         id=device.id,
         node=device.node,
         kind=device.kind,
-        product=poll.product if poll else device.product,
+        product=device.product,
         total_bytes=device.total_bytes,
         used_bytes=used,
         free_bytes=free,
@@ -231,13 +230,9 @@ def _device_view(
         cordoned=facts.is_cordoned,
         reasons=facts.reasons,
         forecast=facts.forecast,
-        temperature_c=poll.temperature_c if poll else None,
-        slowdown_c=poll.slowdown_c if poll else None,
-        power_w=poll.power_w if poll else None,
-        power_limit_w=poll.power_limit_w if poll else None,
-        utilization=poll.utilization if poll else None,
         holders=(*shares, others) if reading else tuple(shares),
     )
+    return with_signals(view, facts.poll)
 
 
 def _slots_on(device: Device, ledger: Ledger) -> list[Slot]:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from placement.feasible import limit_bytes
 from placement.inventory import Device, DeviceHealth, Holding, HoldingKind, Inventory
+from placement.signals import Poll, Silence
 from serve_app.api.wire import DeviceView, FleetView, HolderKind, HolderView
 
 _KINDS = {
@@ -13,10 +16,26 @@ _KINDS = {
 }
 
 
-def machine_view(inventory: Inventory, *, headroom: float) -> FleetView:
+def machine_view(
+    inventory: Inventory, *, headroom: float, polls: Iterable[Poll] = (), strategy: str | None = None
+) -> FleetView:
     """Devices without a cluster: every holder is what the driver or the host itself reports."""
-    devices = tuple(_device(device, headroom) for device in inventory.devices)
-    return FleetView(headroom=headroom, devices=devices, source="machine")
+    signals = {poll.device: poll for poll in polls}
+    devices = tuple(with_signals(_device(device, headroom), signals.get(device.id)) for device in inventory.devices)
+    return FleetView(headroom=headroom, devices=devices, source="machine", strategy=strategy)
+
+
+def with_signals(view: DeviceView, poll: Poll | None) -> DeviceView:
+    """The device with what its last poll read; a silent one says why."""
+    if isinstance(poll, Silence):
+        return view.model_copy(update={"reasons": (*view.reasons, poll.reason)})
+    if poll is None:
+        return view
+    read = {name: getattr(poll, name) for name in _SIGNALS}
+    return view.model_copy(update={**read, "product": poll.product})
+
+
+_SIGNALS = ("temperature_c", "slowdown_c", "power_w", "power_limit_w", "utilization")
 
 
 def keeps_headroom(*, total_bytes: int, used_bytes: int, headroom: float) -> bool:
