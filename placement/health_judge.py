@@ -36,8 +36,7 @@ _WORDS = {
 
 def silent(book: Book, silence: Silence) -> None:
     """The device could not be read: lost at once, and no hold goes on."""
-    record = book.record(silence.device)
-    book.put(replace(record, last_poll_s=book.now_s, holds=tuple(broken(hold) for hold in record.holds)))
+    book.put(replace(_broken(book.record(silence.device)), last_poll_s=book.now_s))
     book.clear(silence.device, frozenset({RuleName.WATCH_STALE}))
     _lose(book, silence.device, f"{silence.device} cannot be read: {silence.reason}.")
 
@@ -48,6 +47,8 @@ def answered(book: Book, signals: DeviceSignals, *, planned_bytes: int) -> None:
     book.clear(device, frozenset(RuleName) - {rule.name for rule in rules})  # facts, and rules that are off by now
     _recognise(book, signals)
     before = book.record(device)
+    if book.now_s - before.last_poll_s > book.policy.stale_s:
+        before = _broken(before)
     new_events = _new_events(before, signals)
     _remember(book, before, signals)
     holds = []
@@ -61,6 +62,11 @@ def answered(book: Book, signals: DeviceSignals, *, planned_bytes: int) -> None:
             value = reading(rule.signal, signals, planned_bytes=planned_bytes)
         holds.append(_judged(book, rule, hold, value, signals))
     book.put(replace(book.record(device), holds=tuple(holds)))
+
+
+def _broken(record: Record) -> Record:
+    """Nobody saw what was between the polls."""
+    return replace(record, holds=tuple(broken(hold) for hold in record.holds))
 
 
 def _recognise(book: Book, signals: DeviceSignals) -> None:

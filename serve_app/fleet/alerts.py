@@ -6,7 +6,7 @@ The state machine's own alerts live on a monotonic clock; here they get wall-clo
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -95,6 +95,13 @@ class AlertHistory:
     def cleared(self, alert: Alert, *, at_s: float) -> AlertEntry | None:
         """None when it was not active here."""
         return self._mark("cleared_at_s", alert, at_s)
+
+    def settle(self, active: Iterable[Alert], *, at_s: float) -> None:
+        """After a restart: what is active here and no longer there was cleared while nobody could write it down."""
+        known = {(alert.rule, alert.device or FLEET) for alert in active}
+        rows = self._db.execute("SELECT id, rule, device FROM alerts WHERE cleared_at_s IS NULL").fetchall()
+        gone = [(at_s, id_) for id_, rule, device in rows if (rule, device) not in known]
+        self._db.executemany("UPDATE alerts SET cleared_at_s = ? WHERE id = ?", gone)
 
     def page(
         self,

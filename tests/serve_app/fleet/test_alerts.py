@@ -79,6 +79,15 @@ class TestHistory:
         assert of.fired(whole, at_s=1.0, dry_run=True) == of.fired(whole, at_s=2.0, dry_run=True)
         assert [(entry.device, entry.dry_run) for entry in of.page()] == [(FLEET, True)]
 
+    def test_what_ended_unseen_is_cleared_after_a_restart_and_nothing_else(self, path: Path) -> None:
+        whole = alert(RuleName.QUARANTINED_SHARE_HIGH, device=None)
+        for one in (alert(), alert(RuleName.POWER_CRITICAL), whole):
+            history(path).fired(one, at_s=1.0, dry_run=False)
+        again = history(path)
+        again.settle([alert(), whole], at_s=9.0)
+        assert [entry.rule for entry in again.page(active=False)] == [RuleName.POWER_CRITICAL]
+        assert [entry.id for entry in again.page(active=True)] == [3, 1]
+
     def test_the_oldest_go_and_active_ones_stay(self, path: Path) -> None:
         of = history(path, max_kept=3)
         of.fired(alert(RuleName.ECC_UNCORRECTABLE), at_s=0.0, dry_run=False)
