@@ -1,12 +1,14 @@
 """How each signal of a device will stand at a horizon: a risk from 0 to 1 for each, by one formula per kind.
 
-*Level* (temperature, power): the chance that a normal variable exceeds the critical limit,
+*Level* (temperature, power): the chance that one of the looks t = 0, 5, 10, ... minutes up to the horizon exceeds the
+critical limit, each look a normal variable of its own around the line,
 
-    risk = Φ((level + max(0, slope) · ahead − limit) / σ),   σ² = floor² + scatter² + (slope error · ahead)²
+    risk = 1 − ∏ (1 − Φ(z(t))),   z(t) = (level + max(0, slope) · min(t, span) − limit) / √(floor² + scatter²)
 
-with `ahead` the horizon, but no longer than the trend has been seen; the greater risk of a short window (10 minutes)
-and a long one (2 hours). *Rate* (corrected errors, replays): risk = 1 − 2^−(rate / critical rate · horizon / 30 min).
-*Silence*: risk = 1 − 2^−s, s summed over the last polls: 1 for one that failed, the squared part of readings that
+so a trend is believed no further ahead than it has been seen; the greater risk of a short window (10 minutes) and a
+long one (2 hours), both cut where the load last changed. How sure the slope is stands in the confidence, not in the
+risk. *Rate* (corrected errors, replays): risk = 1 − 2^−(rate / critical rate · horizon / 30 min).
+*Silence*: risk = 1 − 2^−(s²/3), s summed over the last polls: 1 for one that failed, the squared part of readings that
 vanished for others. Each is monotone in level, slope, rate and s, and in the horizon.
 """
 
@@ -16,7 +18,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from itertools import chain
-from math import sqrt
+from math import hypot, sqrt
 from statistics import NormalDist
 
 from placement.device_history import MAX_PRESENCES, DeviceHistory
@@ -31,6 +33,11 @@ FRESH_S = 300.0
 """A level older than this is not judged; the silence is."""
 RATE_HORIZON_S = 1800.0
 """The horizon at which the critical rate means a risk of one half."""
+LOOK_S = 300.0
+"""Noise of means this far apart is taken as independent."""
+MAX_LOOKS = 24
+"""Two hours: nothing is seen for longer than that."""
+NORMAL = NormalDist()
 MAX_AHEAD_S = 6 * 3600.0
 """A crossing further away is not told."""
 
@@ -107,9 +114,10 @@ def outlooks(history: DeviceHistory, *, now_s: float, horizon_s: float, policy: 
     """One per signal that the device gives; silence always."""
     told_c = history.slowdown.value if history.slowdown is not None else policy.unnamed_critical_c
     critical_c = policy.critical_c if policy.critical_c is not None else told_c
+    since_s = settled_since(history.power)
     levels = (
-        _Level(Signal.TEMPERATURE, history.temperature, critical_c, policy.floor_c, settled_since(history.power)),
-        _Level(Signal.POWER, history.power, policy.critical_power, policy.floor_power, None),
+        _Level(Signal.TEMPERATURE, history.temperature, critical_c, policy.floor_c, since_s),
+        _Level(Signal.POWER, history.power, policy.critical_power, policy.floor_power, since_s),
     )
     for level in levels:
         if level.lane.last is not None and now_s - level.lane.last.time_s <= FRESH_S:
@@ -137,14 +145,14 @@ class _Level:
         """The worst of the windows that have a trend; without any, the level alone."""
         trends = [trend for trend in self._trends(now_s) if trend is not None]
         if trends:
-            return max((self._of_trend(trend, horizon_s) for trend in trends), key=lambda outlook: outlook.risk)
+            return max(
+                (self._outlook(trend.level, trend, horizon_s) for trend in trends), key=lambda outlook: outlook.risk
+            )
         assert self.lane.last is not None
-        level = self.lane.last.value
-        risk = NormalDist().cdf((level - self.limit) / self.floor)
-        return self._outlook(risk, level, None)
+        return self._outlook(self.lane.last.value, None, horizon_s)
 
     def _trends(self, now_s: float) -> Iterator[Trend | None]:
-        # Power steps with the load: only the long window tells a creep from a step.
+        # Power follows the load at once: only the long window tells a creep from that.
         if self.signal is not Signal.POWER:
             yield robust_trend(self._points(self.lane.fine, now_s - FINE_WINDOW_S), at_s=now_s, spacing_s=FINE_S)
         yield robust_trend(self._points(self.lane.coarse, float("-inf")), at_s=now_s, spacing_s=COARSE_S)
@@ -154,16 +162,22 @@ class _Level:
             oldest_s = max(oldest_s, self.since_s)
         return [point for point in (bucket.mean for bucket in buckets) if point.time_s >= oldest_s]
 
-    def _of_trend(self, trend: Trend, horizon_s: float) -> Outlook:
-        ahead_s = min(horizon_s, trend.span_s)
-        expected = trend.level + max(0.0, trend.slope_per_s) * ahead_s
-        sigma = sqrt(self.floor**2 + trend.scatter**2 + (trend.slope_error_per_s * ahead_s) ** 2)
-        return self._outlook(NormalDist().cdf((expected - self.limit) / sigma), trend.level, trend)
-
-    def _outlook(self, risk: float, level: float, trend: Trend | None) -> Outlook:
-        known = trend is not None and level < self.limit
-        confidence = trend.confidence if trend is not None and known else abs(2 * risk - 1)
+    def _outlook(self, level: float, trend: Trend | None, horizon_s: float) -> Outlook:
+        spared = 1.0
+        for look in range(min(MAX_LOOKS, int(horizon_s // LOOK_S)) + 1):
+            spared *= 1 - self._exceeds(level, trend, look * LOOK_S)
+        risk = 1 - spared
+        rising = trend is not None and level < self.limit
+        confidence = trend.confidence if trend is not None and rising else abs(2 * risk - 1)
         return Outlook(signal=self.signal, risk=risk, confidence=confidence, level=level, limit=self.limit, trend=trend)
+
+    def _exceeds(self, level: float, trend: Trend | None, look_s: float) -> float:
+        """The chance that the value is beyond the limit `look_s` from now."""
+        if trend is None:
+            return NORMAL.cdf((level - self.limit) / self.floor)
+        ahead_s = min(look_s, trend.span_s)
+        expected = level + max(0.0, trend.slope_per_s) * ahead_s
+        return NORMAL.cdf((expected - self.limit) / hypot(self.floor, trend.scatter))
 
 
 def settled_since(power: LevelLane) -> float | None:
@@ -192,7 +206,7 @@ def _silence_outlook(history: DeviceHistory) -> Outlook:
     failed = sum(not readings for _, readings in history.presences)
     return Outlook(
         signal=Signal.SILENCE,
-        risk=1 - 2 ** -sum(gone),
+        risk=1 - 2 ** -(sum(gone) ** 2 / 3),
         confidence=len(history.presences) / MAX_PRESENCES,
         level=failed,
     )

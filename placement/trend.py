@@ -6,6 +6,7 @@ slopes (Sen 1968, by Kendall's variance). Knows nothing of devices.
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -45,10 +46,6 @@ class Trend:
     num_points: int
     span_s: float
     confidence: float
-
-    @property
-    def slope_error_per_s(self) -> float:
-        return (self.high_per_s - self.low_per_s) / (2 * INTERVAL_Z)
 
 
 def robust_trend(points: Sequence[Point], *, at_s: float, spacing_s: float) -> Trend | None:
@@ -97,7 +94,6 @@ def _interval(slopes: Sequence[float], num_points: int) -> tuple[float, float]:
 
 def _confidence(slopes: Sequence[float], num_points: int, *, expected: float) -> float:
     """Kendall's tau (how far pairs agree in direction) × points present of those expected × n/(n+2) for few points."""
-    rising = sum(slope > 0 for slope in slopes)
-    falling = sum(slope < 0 for slope in slopes)
+    rising, falling = len(slopes) - bisect_right(slopes, 0.0), bisect_left(slopes, 0.0)
     agreement = abs(rising - falling) / len(slopes)
     return agreement * min(1.0, num_points / expected) * num_points / (num_points + 2)

@@ -177,7 +177,7 @@ class TestSilence:
         assert "3 of the last polls failed: move now" in told(ends[1]).advice
 
     def test_needs_no_history(self) -> None:
-        assert told(history([(0.0, silence()), (5.0, silence())])).risk == pytest.approx(0.75)
+        assert told(history([(0.0, silence()), (5.0, silence())])).risk == pytest.approx(1 - 2 ** -(4 / 3))
 
     @settings(deadline=None)
     @given(
