@@ -6,7 +6,9 @@ kept, so polls of equal time may come in any order.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from dataclasses import dataclass, replace
+from math import inf
 from typing import NamedTuple
 
 from placement.trend import Point
@@ -56,8 +58,8 @@ def _added(
     if buckets and buckets[-1].number == number:
         last = buckets[-1]
         return (*buckets[:-1], Bucket(number, last.time_sum + now_s, last.value_sum + value, last.num_samples + 1))
-    oldest = number - int(window_s // size_s)
-    return (*(bucket for bucket in buckets if bucket.number > oldest), Bucket(number, now_s, value, 1))
+    oldest = bisect_right(buckets, (number - int(window_s // size_s), inf))
+    return (*buckets[oldest:], Bucket(number, now_s, value, 1))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,13 +97,13 @@ class CounterLane:
             return replace(lane, marks=(*marks[:-1], mark))
         if marks and marks[-1].time_s // FINE_S == lane.time_s // FINE_S:
             return lane
-        kept = tuple(one for one in marks if one.time_s > lane.time_s - MARKS_WINDOW_S - FINE_S)
-        return replace(lane, marks=(*kept, mark))
+        oldest = bisect_right(marks, (lane.time_s - MARKS_WINDOW_S - FINE_S, inf))
+        return replace(lane, marks=(*marks[oldest:], mark))
 
     def since(self, time_s: float) -> int:
         """What was counted after the last mark at or before `time_s`, or after the first mark there is."""
-        older = [mark for mark in self.marks if mark.time_s <= time_s] or list(self.marks[:1])
-        return self.total - int(older[-1].value)
+        place = bisect_right(self.marks, (time_s, inf))
+        return self.total - int(self.marks[max(0, place - 1)].value)
 
 
 def first_count(value: int, now_s: float) -> CounterLane:

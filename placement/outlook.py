@@ -182,11 +182,13 @@ class _Level:
 
 def settled_since(power: LevelLane) -> float | None:
     """When the present load had settled; None when it never changed within what is kept, or power is not told."""
-    if power.last is None:
+    last = power.last
+    if last is None:
         return None
     for bucket in chain(reversed(power.fine), reversed(power.coarse)):
-        if abs(bucket.mean.value - power.last.value) > SETTLED_POWER:
-            return bucket.mean.time_s + SETTLING_S
+        time_s, value = bucket.mean
+        if abs(value - last.value) > SETTLED_POWER:
+            return time_s + SETTLING_S
     return None
 
 

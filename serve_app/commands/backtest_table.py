@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from placement.backtest import Judged, Score, score, scores_by_story
@@ -24,14 +24,19 @@ def draw_backtest(console: Console, judged: dict[str, list[Judged]], *, horizon_
     console.print(_table("detector", scores))
     console.print()
     console.print(_table(f"{ours}, by story", scores_by_story(judged[ours])))
-    console.print(Text("  lead in minutes. An alarm is right when the device fails within the horizon.", style="dim"))
+    console.print(
+        Text(
+            "  lead in minutes, false alarms per device-day. An alarm is right when the device fails within the horizon.",
+            style="dim",
+        )
+    )
 
 
 def _table(heading: str, scores: dict[str, Score]) -> Table:
-    table = Table(heading, box=None, padding=(0, 2, 0, 2), show_edge=False)
-    names = ("lives", "failures", "caught", "recall", "alarms", "right", "early", "precision", "false/device-day")
+    table = Table(Column(heading, no_wrap=True), box=None, padding=(0, 1, 0, 1), show_edge=False)
+    names = ("lives", "failures", "caught", "recall", "alarms", "right", "early", "precision", "false/day")
     for name in (*names, *(f"lead {fraction}" for fraction in LEADS)):
-        table.add_column(name, justify="right")
+        table.add_column(name, justify="right", no_wrap=True)
     for name, one in scores.items():
         table.add_row(name, *_row(one))
     return table
