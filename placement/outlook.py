@@ -64,8 +64,8 @@ class ForecastPolicy:
     """Source: ECC_ERRORS_SPIKE of row D1, 10 in 300 s."""
     critical_replays_per_min: float = 8.0
     """Source: DCGM, DCGM_LIMIT_MAX_PCIREPLAY_RATE."""
-    floor_c: float = 1.5
-    """Least σ of a temperature: sensors tell whole degrees."""
+    floor_c: float = 0.75
+    """Least σ of a temperature: sensors tell whole degrees, and none stands still."""
     floor_power: float = 0.02
 
 

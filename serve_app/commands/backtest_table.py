@@ -25,10 +25,7 @@ def draw_backtest(console: Console, judged: dict[str, list[Judged]], *, horizon_
     console.print()
     console.print(_table(f"{ours}, by story", scores_by_story(judged[ours])))
     console.print(
-        Text(
-            "  lead in minutes, false alarms per device-day. An alarm is right when the device fails within the horizon.",
-            style="dim",
-        )
+        Text("  lead in minutes, false alarms per device-day; right: it failed within the horizon", style="dim")
     )
 
 

@@ -20,6 +20,12 @@ RIVALS_C = (80.0, 85.0)
 """Source: THERMAL_WARNING and THERMAL_CRITICAL of row D1."""
 
 
+class BadFile(click.ClickException):
+    """A file that cannot be replayed or written."""
+
+    exit_code = 2
+
+
 class Seconds(click.ParamType[float]):
     """`90s`, `30m`, `2h`, as seconds."""
 
@@ -60,9 +66,13 @@ def backtest(file: Path, horizon_s: float, threshold: float, as_json: bool) -> N
     """
     from serve_app.commands.backtest_table import as_json_value, draw_backtest
     from serve_app.commands.screen import console
-    from serve_app.fleet.telemetry_file import read_telemetry
+    from serve_app.fleet.telemetry_file import BadTelemetry, read_telemetry
 
-    judged = _replayed(read_telemetry(file), horizon_s=horizon_s, threshold=threshold)
+    try:
+        telemetry = read_telemetry(file)
+    except BadTelemetry as error:
+        raise BadFile(str(error)) from error
+    judged = _replayed(telemetry, horizon_s=horizon_s, threshold=threshold)
     if as_json:
         click.echo(json.dumps(as_json_value(judged, horizon_s=horizon_s, threshold=threshold), indent=2))
         return
@@ -95,12 +105,15 @@ def _replayed(telemetry: Telemetry, *, horizon_s: float, threshold: float) -> di
 def generate(file: Path, devices: int, days: float, step_s: float, seed: int) -> None:
     """Write telemetry of devices that never existed, with labelled faults, to FILE (.csv or .parquet)."""
     from serve_app.fleet.fault_stories import DAY_S, generated_fleet
-    from serve_app.fleet.telemetry_file import MAX_ROWS, write_telemetry
+    from serve_app.fleet.telemetry_file import MAX_ROWS, BadTelemetry, write_telemetry
 
     most = devices * days * DAY_S / step_s
     if most > MAX_ROWS:
         raise click.UsageError(
             f"That is up to {most:,.0f} rows; at most {MAX_ROWS:,}. Fewer days, or a longer interval."
         )
-    rows = write_telemetry(file, generated_fleet(num_devices=devices, days=days, step_s=step_s, seed=seed))
+    try:
+        rows = write_telemetry(file, generated_fleet(num_devices=devices, days=days, step_s=step_s, seed=seed))
+    except BadTelemetry as error:
+        raise BadFile(str(error)) from error
     click.echo(f"Wrote {rows:,} generated rows of {devices} devices to {file}. They are simulated, seed {seed}.")

@@ -41,8 +41,6 @@ SUFFIXES = (".csv", ".parquet")
 class BadTelemetry(HeadroomError):
     """A file of telemetry that is not one, or does not say what it must."""
 
-    exit_code = 2
-
 
 @dataclass(frozen=True, slots=True)
 class Telemetry:
