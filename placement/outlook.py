@@ -27,8 +27,8 @@ from placement.trend import Point, Trend, robust_trend
 
 SETTLED_POWER = 0.15
 """Power that differs by more than this part of the limit is another load, and its temperature another curve."""
-SETTLING_S = 300.0
-"""A temperature needs this long to follow a load; some time constants of a heat sink."""
+SETTLING_S = 600.0
+"""A temperature follows a load for so long: some time constants, of minutes each, of a device and its heat sink."""
 FRESH_S = 300.0
 """A level older than this is not judged; the silence is."""
 RATE_HORIZON_S = 1800.0
