@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -85,12 +86,19 @@ def _replayed(telemetry: Telemetry, *, horizon_s: float, threshold: float) -> di
     from placement.backtest_rivals import least_squares, static_threshold
 
     judged: dict[str, list[Judged]] = {}
-    for life in telemetry.lives():
-        detectors = {"forecast": our_detector(horizon_s=horizon_s, threshold=threshold)}
-        detectors |= {f"{limit_c:.0f} °C": static_threshold(limit_c) for limit_c in RIVALS_C}
-        detectors["least squares"] = least_squares(horizon_s=horizon_s)
-        for name, one in replay(life, detectors, horizon_s=horizon_s).items():
-            judged.setdefault(name, []).append(one)
+    with click.progressbar(
+        telemetry.lives(),
+        length=telemetry.num_lives,
+        label="replaying",
+        file=sys.stderr,
+        hidden=not sys.stderr.isatty(),
+    ) as lives:
+        for life in lives:
+            detectors = {"forecast": our_detector(horizon_s=horizon_s, threshold=threshold)}
+            detectors |= {f"{limit_c:.0f} °C": static_threshold(limit_c) for limit_c in RIVALS_C}
+            detectors["least squares"] = least_squares(horizon_s=horizon_s)
+            for name, one in replay(life, detectors, horizon_s=horizon_s).items():
+                judged.setdefault(name, []).append(one)
     return judged
 
 

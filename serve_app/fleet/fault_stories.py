@@ -141,7 +141,7 @@ def generated_fleet(*, num_devices: int, days: float, step_s: float, seed: int) 
     rng.shuffle(stories)
     for index, fault in enumerate(stories):
         device = generated_device(Random(rng.getrandbits(64)), fault, days * DAY_S)  # noqa: S311  # no secrets
-        yield _recorded(f"generated/gpu-{index}", device, days * DAY_S, step_s)
+        yield recorded(f"generated/gpu-{index}", device, days * DAY_S, step_s)
 
 
 def generated_device(rng: Random, fault: Fault | None, duration_s: float) -> GeneratedDevice:
@@ -179,7 +179,7 @@ def _course(rng: Random, fault: Fault | None) -> tuple[float, float]:
             return inf, 0.0
 
 
-def _recorded(name: str, device: GeneratedDevice, duration_s: float, step_s: float) -> dict[str, list[object]]:
+def recorded(name: str, device: GeneratedDevice, duration_s: float, step_s: float) -> dict[str, list[object]]:
     """Polls until the failure or the end, less one pause of the watch."""
     pause_s, pause_from_s = device.rng.uniform(300, 1800), device.rng.uniform(0, duration_s)
     rows: list[tuple[object, ...]] = []

@@ -48,6 +48,10 @@ class Telemetry:
 
     rows: pl.DataFrame
 
+    @property
+    def num_lives(self) -> int:
+        return self.rows.select("device", "failed").n_unique()
+
     def lives(self) -> Iterator[Life]:
         """Each device until it fails; a device whose `failed` changes was replaced and begins anew.
 

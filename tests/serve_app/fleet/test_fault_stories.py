@@ -13,9 +13,9 @@ from serve_app.fleet.fault_stories import (
     LIMIT_W,
     SLOWDOWN_C,
     Fault,
-    _recorded,
     generated_device,
     generated_fleet,
+    recorded,
 )
 
 
@@ -26,9 +26,9 @@ def fleet(seed: int = 0, num_devices: int = 10) -> list[dict[str, list[Any]]]:
 def failed(fault: Fault, *, seed: int = 0) -> dict[str, list[Any]]:
     """The first device of this fault, from the seed on, that fails within a week."""
     for number in range(seed, seed + 50):
-        recorded = _recorded("g", generated_device(Random(number), fault, 7 * DAY_S), 7 * DAY_S, 60)
-        if recorded["failed"][0] is not None:
-            return recorded
+        found = recorded("g", generated_device(Random(number), fault, 7 * DAY_S), 7 * DAY_S, 60)
+        if found["failed"][0] is not None:
+            return found
     raise AssertionError(f"no device of 50 failed by {fault}")
 
 
