@@ -40,6 +40,7 @@ SUBCOMMANDS: dict[str, Subcommand] = {
         "serve_app.commands.drain", "Move everything off a device or node, and place nothing new there."
     ),
     "uncordon": Subcommand("serve_app.commands.uncordon", "Lift a cordon or drain."),
+    "forecast": Subcommand("serve_app.commands.forecast", "Judge forecasts of device failures on recorded telemetry."),
     "config": Subcommand("serve_app.commands.config", "Check, explain and show cluster.yaml."),
     "models": Subcommand("serve_app.commands.models", "Make, list and verify models; load, unload, wake and pin them."),
     "eval": Subcommand("serve_app.commands.eval", "Ask a model its test set through the live API."),
