@@ -114,6 +114,11 @@ class TestWhoGoes:
         assert going(host("h", gib=32), demand("new", gib=20), idle("a", "h/host", gib=16)) == ("a",)
         assert going(host("h", gib=32), demand("new", gib=16), idle("a", "h/host", gib=16)) == ()
 
+    def test_each_replica_over_several_devices_finds_its_own(self) -> None:
+        unlike = fleet("a: 1x30GiB 1x10GiB", "b: 2x20GiB")
+        assert going(unlike, demand("new", gib=10, tensor_parallel=2, replicas=3)) == ()
+        refused(unlike, demand("new", gib=10, tensor_parallel=2, replicas=4))
+
     def test_what_lies_on_a_lost_device_is_in_nobodys_way(self) -> None:
         assert going(self.two, demand("new", gib=20), idle("a", "gone/gpu-0")) == ()
 
