@@ -31,8 +31,9 @@ from placement.bounds import (
 from placement.classes import Asked, Classes, classes_of
 from placement.columns import Aim, Work, Worth
 from placement.dive import Dive
-from placement.evenness import least_unevenness
+from placement.evenness_bound import least_unevenness
 from placement.goals import gap_of
+from placement.levelling import levelled
 from placement.master import CLOSE, COARSE, FINE, Master
 from placement.plan import GoalReached
 from placement.policy import Goal
@@ -82,6 +83,8 @@ def solve_large(problem: Problem, start: Answer) -> Answer:
         if filled.sets != answer.sets:
             answer, bounds = filled, _bounds(problem, filled, work)
             bounds[goals.DEVICES] = Packing(problem, filled).bound(work)
+    elif any(goal.value != bounds[goal.name] for goal in reached(problem, answer)):
+        answer = _better(problem, levelled(problem, answer, work), answer)
     done = tuple(
         GoalReached(name=goal.name, value=goal.value, bound=bounds[goal.name]) for goal in reached(problem, answer)
     )
@@ -126,7 +129,7 @@ def _least(problem: Problem, answer: Answer, name: str) -> int:
         case goals.SAME_NODE:
             return least_of_served(problem, answer, fewest_on_one_node(problem))
         case goals.UNEVENNESS:
-            return least_unevenness(problem) if serves_all(problem, answer) else 0
+            return least_unevenness(problem, answer)
         case _:
             return 0
 
