@@ -99,6 +99,8 @@ def worth_of(table: Table) -> tuple[int, ...]:
 
 
 def _num_staying(table: Table, index: int) -> int:
+    if not table.problem.running[index]:
+        return 0
     runs = zip(table.problem.running[index], table.problem.running_offloads[index], strict=True)
     return (Counter(runs) & Counter((s.devices, s.offload_bytes) for s in table.shares[index])).total()
 
@@ -127,6 +129,8 @@ def fill(problem: Problem, way: Way, layers: Sequence[Seats], *, may_squeeze: bo
 
 def _keep(table: Table, index: int, seats: Sequence[Seat]) -> None:
     """Those of the seats that are not taken yet."""
+    if not seats:
+        return
     taken = Counter((share.devices, share.offload_bytes) for share in table.shares[index])
     for devices, offload in (Counter(seats) - taken).elements():
         wanted = len(table.shares[index]) < table.problem.demands[index].num_replicas
@@ -160,7 +164,8 @@ class _Placing:
             return
         for share in self.table.shares[self.index]:
             self._count(share.devices)
-        missing -= self._place_in_room(missing)
+        if self.need.peak_bytes <= self.table.most_left():
+            missing -= self._place_in_room(missing)
         sets = list(self._all_sets()) if missing and self.may_squeeze else []
         while missing and sets and squeeze_in(self.table, self.index, sets):
             missing -= 1

@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from placement.demand import Demand
-from placement.feasible import Load, fits, host_bytes_of, room_bytes, slots, sum_loads
+from placement.feasible import Load, fits, host_bytes_of, room_bytes, slots
 from placement.problem import Answer, DeviceSet, NodeUse, Problem, may_offload, uses_of
 
 NOBODY: frozenset[int] = frozenset()
@@ -72,7 +72,10 @@ class MissingBook:
     def load_without(self, number: int, group: Collection[int]) -> Load:
         if not group:
             return self.loads[number]
-        return sum_loads(load for index, load in self.shares[number] if index not in group)
+        kept = [load for index, load in self.shares[number] if index not in group]
+        if len(kept) == len(self.shares[number]):
+            return self.loads[number]
+        return Load(sum([load.rest_bytes for load in kept]), max([load.start_bytes for load in kept], default=0))
 
 
 class _OfTypes:

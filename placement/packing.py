@@ -66,6 +66,8 @@ def tightened(problem: Problem, answer: Answer) -> Answer:
     known = {goal.name: goal for goal in reached(problem, answer) if goal.priority is not None}
     for goal in answer.goals:
         bound = min(goal.bound, serving.next(known[goal.name], work)) if goal.name in known else goal.bound
+        if goal.name == goals.UNEVENNESS and goal.value > bound:
+            bound = min(goal.value, max(bound, least_unevenness(problem, answer)))
         done.append(replace(goal, bound=bound))
     return replace(answer, goals=tuple(done), gap=gap_of(done))
 
