@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import count
 
+from placement.deadline import NO_DEADLINE, Deadline
 from placement.demand import Demand, Estimate, PartName
 from placement.feasible import Load
 from placement.inventory import Inventory
@@ -28,10 +29,17 @@ Seat = tuple[DeviceSet, int]
 """Where one replica lies, and what it offloads per device."""
 
 
-def assemble(problem: Problem, answer: Answer, inventory: Inventory, running: Sequence[Placement]) -> Plan:
+def assemble(
+    problem: Problem,
+    answer: Answer,
+    inventory: Inventory,
+    running: Sequence[Placement],
+    deadline: Deadline = NO_DEADLINE,
+) -> Plan:
+    """The plan in words. After the deadline nothing more is tried out for those refused."""
     loads = loads_of(problem, answer.sets, answer.offloads)
     placements = tuple(_placements(problem, answer, running, loads))
-    refusals = tuple(refuse_all(MissingBook(problem, answer, loads)))
+    refusals = tuple(refuse_all(MissingBook(problem, answer, loads), deadline))
     return Plan(
         inventory_version=inventory.version,
         headroom=problem.policy.headroom,

@@ -14,6 +14,7 @@ from heapq import heapify, heappop, heappush
 from itertools import combinations, groupby
 from math import comb
 
+from placement.deadline import NO_DEADLINE, Deadline
 from placement.feasible import Load
 from placement.policy import Goal
 from placement.problem import Answer, DeviceSet, Problem, set_cost
@@ -57,14 +58,14 @@ def _is_quick(problem: Problem) -> bool:
     return len(problem.demands) * len(problem.devices) <= MAX_REFILLED
 
 
-def solve_greedy(problem: Problem) -> Answer:
-    """The best of a few fillings, the first when they are equal; only one when it serves all."""
+def solve_greedy(problem: Problem, deadline: Deadline = NO_DEADLINE) -> Answer:
+    """The best of a few fillings, the first when they are equal; only one when it serves all or time is over."""
     ways, runs = (
         ways_of(problem),
         [seats_of(*both) for both in zip(problem.running, problem.running_offloads, strict=True)],
     )
     table = fill(problem, ways[0], [runs], may_squeeze=False)
-    if _serves_all(table):
+    if _serves_all(table) or deadline.is_over:
         return answer_of(table)
     if any(problem.max_offloads):
         few = ways if _is_quick(problem) else ways[:1]

@@ -30,6 +30,7 @@ from placement.bounds import (
 )
 from placement.classes import Asked, Classes, classes_of
 from placement.columns import Aim, Work, Worth
+from placement.deadline import NO_DEADLINE, Deadline
 from placement.dive import Dive
 from placement.evenness_bound import least_unevenness
 from placement.goals import gap_of
@@ -47,6 +48,8 @@ WORK_PER_S = 1_300_000
 """Work in a second of `Policy.time_limit_s`; see `Work`."""
 WORK_PER_DEMAND = 30
 """What it costs to look at every demand a few times, and at its replicas."""
+WORK_TO_BEGIN = 120
+"""By demand: the heuristic's filling, the question itself and the words of a refusal."""
 MAX_DIVES = 400
 PENALTY = 20
 """Devices that one replica left out may cost where sizes are rounded, so that not all may fit."""
@@ -57,9 +60,9 @@ MAX_RATIO = 10**4
 Bounds = dict[str, int]
 
 
-def tightened(problem: Problem, answer: Answer) -> Answer:
+def tightened(problem: Problem, answer: Answer, deadline: Deadline = NO_DEADLINE) -> Answer:
     """The answer with better bounds where the relaxed program knows them: for what another search left unproven."""
-    work = Work(int(problem.policy.time_limit_s * WORK_PER_S))
+    work = Work(int(problem.policy.time_limit_s * WORK_PER_S), deadline=deadline)
     if work.is_done or not answer.gap:
         return answer
     serving, done = ServingBounds(problem, answer), list[GoalReached]()
@@ -72,10 +75,10 @@ def tightened(problem: Problem, answer: Answer) -> Answer:
     return replace(answer, goals=tuple(done), gap=gap_of(done))
 
 
-def solve_large(problem: Problem, start: Answer) -> Answer:
+def solve_large(problem: Problem, start: Answer, deadline: Deadline = NO_DEADLINE) -> Answer:
     """The best answer found, with the goals it reached, their bounds and the gap."""
-    work = Work(int(problem.policy.time_limit_s * WORK_PER_S))
-    work.spend(2 * WORK_PER_DEMAND * len(problem.demands))
+    work = Work(int(problem.policy.time_limit_s * WORK_PER_S), deadline=deadline)
+    work.spend(WORK_TO_BEGIN * len(problem.demands))
     if any(problem.running):
         start = _better(problem, shifted(problem, start), start)
     answer, bounds = _serve_more(problem, start, work)
@@ -101,7 +104,8 @@ def _serve_more(problem: Problem, answer: Answer, work: Work) -> tuple[Answer, B
     """The answer that serves most of a few searches, and the bounds of all goals but the devices in use."""
     bounds = _bounds(problem, answer, work)
     for keeps_running, may_crowd in ((True, False), (True, True), (False, True)):
-        if all(goal.value == bounds[goal.name] for goal in reached(problem, answer) if goal.priority is not None):
+        serving = (goal for goal in reached(problem, answer) if goal.priority is not None)
+        if work.is_done or all(goal.value == bounds[goal.name] for goal in serving):
             break
         if keeps_running or any(problem.running):
             better = _more_served(problem, answer, work, keeps_running=keeps_running, may_crowd=may_crowd)
