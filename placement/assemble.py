@@ -16,7 +16,7 @@ from placement.feasible import Load
 from placement.inventory import Inventory
 from placement.missing import MissingBook
 from placement.plan import Placement, Plan, Refusal, Strategy
-from placement.problem import Answer, DeviceSet, Problem, loads_of, places_of
+from placement.problem import RISK_THAT_COUNTS, Answer, DeviceSet, Problem, loads_of, places_of
 from placement.refusal import refuse_all
 from placement.units import gib
 
@@ -133,6 +133,9 @@ def _reason(problem: Problem, loads: Sequence[Load], seat: Seat, before: Placeme
     reason = f"leaves {gib(left)} above headroom at the peak"
     if len(devices) > 1:
         reason = f"{len(devices)} devices {_joined_by(problem, devices)}, {reason}"
+    risk = max(problem.devices[number].risk_permille for number in devices)
+    if risk >= RISK_THAT_COUNTS:
+        reason = f"{reason}, at a risk of {risk / 1000:.2f} that a device fails"
     if before is None:
         return reason
     if frozenset(before.devices) == _ids(problem, devices):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from random import Random
+from zlib import crc32
 
 from placement.columns import Work
 from placement.evenness import cost_of_peak, unevenness
@@ -40,10 +40,9 @@ VALUES = tuple(cost_of_peak(fill, FULL) * SQUARES + fill * fill for fill in rang
 
 def levelled(problem: Problem, answer: Answer, work: Work) -> Answer:
     """The answer after as many tournaments, in which every pair meets once, as are worth it, or till work is spent."""
-    rng = Random(problem.policy.seed)  # noqa: S311  # says who meets whom, keeps no secret
-    board = Board(problem, answer, rng)
-    numbers = [number for of_node in problem.usable for number in of_node]
-    rng.shuffle(numbers)
+    board = Board(problem, answer)
+    usable = (number for of_node in problem.usable for number in of_node)
+    numbers = sorted(usable, key=lambda number: _lot(problem.policy.seed, number))
     changed_in, num_rounds = dict.fromkeys(numbers, -1), len(numbers) - 1 + len(numbers) % 2
     gained, enough = 0, unevenness(problem, answer) * SQUARES * LEAST_GAIN
     for now, pairs in enumerate(_rounds(numbers)):
@@ -58,6 +57,11 @@ def levelled(problem: Problem, answer: Answer, work: Work) -> Answer:
                 if gain:
                     changed_in[first] = changed_in[second] = now
     return board.answer() if max(changed_in.values(), default=-1) >= 0 else answer
+
+
+def _lot(*drawn: int) -> tuple[int, tuple[int, ...]]:
+    """The order in which these are drawn, as good as by chance."""
+    return crc32(repr(drawn).encode()), drawn
 
 
 def _rounds(numbers: Sequence[int]) -> Iterator[list[tuple[int, int]]]:
@@ -78,8 +82,8 @@ class Board:
     loads of those that may not. `cpus` and `hosts` are what replicas take of every node beside its devices.
     """
 
-    def __init__(self, problem: Problem, answer: Answer, rng: Random) -> None:
-        self.problem, self._answer, self._rng = problem, answer, rng
+    def __init__(self, problem: Problem, answer: Answer) -> None:
+        self.problem, self._num_draws = problem, 0
         self.still = [list(_lying_still(problem, answer, index)) for index in range(len(problem.demands))]
         self.free: list[list[int]] = [[] for _ in problem.devices]
         self.on_device = [Counter[int]() for _ in problem.devices]
@@ -130,7 +134,9 @@ class Board:
         here, there = self.free[first], self.free[second]
         if len(here) + len(there) <= MAX_FREE:
             return list(here), list(there)
-        drawn = set(self._rng.sample(range(len(here) + len(there)), MAX_FREE))
+        self._num_draws += 1
+        seed, positions = self.problem.policy.seed, range(len(here) + len(there))
+        drawn = sorted(positions, key=lambda at: _lot(seed, self._num_draws, at))[:MAX_FREE]
         return (
             [index for at, index in enumerate(here) if at in drawn],
             [index for at, index in enumerate(there, len(here)) if at in drawn],

@@ -22,6 +22,7 @@ from placement.bounds import (
     fewest_devices,
     fewest_on_one_node,
     fewest_together,
+    least_ailment,
     least_of_served,
     most_staying,
     opening,
@@ -134,6 +135,8 @@ def _least(problem: Problem, answer: Answer, name: str) -> int:
             return least_of_served(problem, answer, fewest_together(problem))
         case goals.SAME_NODE:
             return least_of_served(problem, answer, fewest_on_one_node(problem))
+        case goals.SET_COST:
+            return least_ailment(problem, answer)
         case goals.UNEVENNESS:
             return least_unevenness(problem, answer)
         case _:
