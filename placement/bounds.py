@@ -38,7 +38,7 @@ class ServingBounds:
     def next(self, goal: Reached, work: Work) -> int:
         """The bound of the next goal of serving; they are asked for in their order."""
         bound = sum(_weight(self._problem, goal, i) * num_asked(self._problem, goal, i) for i in self._level(goal))
-        if goal.value < bound:
+        if goal.value < bound and not work.deadline.is_over:
             bound = max(goal.value, min(bound, self._relaxed(goal, work, at_most=bound)))
         self._before.append(goal)
         return bound
@@ -144,6 +144,14 @@ def least_of_served(problem: Problem, answer: Answer, least: Sequence[int]) -> i
         if not refused or len({problem.weights[index] for index in level}) == 1:
             together += max(0, sum(least[index] for index in level) - shares)
     return together
+
+
+def least_by_volume(problem: Problem, answer: Answer) -> int:
+    """Devices that must be in use to hold all bytes at rest; 0 where something is refused."""
+    both = zip(problem.demands, problem.needs, problem.max_offloads, strict=True)
+    volume = sum(d.num_replicas * d.tensor_parallel * (need.rest_bytes - offload) for d, need, offload in both)
+    largest = max((problem.budgets[number] for of_node in problem.usable for number in of_node), default=0)
+    return -(-volume // largest) if serves_all(problem, answer) and largest > 0 else 0
 
 
 def least_ailment(problem: Problem, answer: Answer) -> int:

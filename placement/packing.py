@@ -23,6 +23,7 @@ from placement.bounds import (
     fewest_on_one_node,
     fewest_together,
     least_ailment,
+    least_by_volume,
     least_of_served,
     most_staying,
     opening,
@@ -83,7 +84,9 @@ def solve_large(problem: Problem, start: Answer, deadline: Deadline = NO_DEADLIN
     if any(problem.running):
         start = _better(problem, shifted(problem, start), start)
     answer, bounds = _serve_more(problem, start, work)
-    if problem.policy.goal is Goal.PACK:
+    if problem.policy.goal is Goal.PACK and work.deadline.is_over:
+        bounds[goals.DEVICES] = least_by_volume(problem, answer)
+    elif problem.policy.goal is Goal.PACK:
         answer, bounds[goals.DEVICES] = Packing(problem, answer).run(work)
         filled = answer if serves_all(problem, answer) else refill(problem, answer)
         if filled.sets != answer.sets:

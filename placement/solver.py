@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from placement.assemble import assemble
-from placement.deadline import SEARCH, Deadline
+from placement.deadline import Deadline
 from placement.demand import Demand
 from placement.exact import is_small, solve_exact
 from placement.greedy import solve_greedy
@@ -34,7 +34,7 @@ def solve(
     """
     problem = pose(inventory, demands, policy, running)
     deadline = Deadline(policy.time_limit_s, elapsed_s)
-    searching = deadline.part(SEARCH)
+    searching = deadline.of_search(len(demands))
     start = solve_greedy(problem, searching)
     if is_small(problem):
         answer = tightened(problem, solve_exact(problem, start, searching), searching)

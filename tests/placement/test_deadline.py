@@ -31,7 +31,10 @@ class TestDeadline:
     def test_it_comes_when_the_clock_says_so(self) -> None:
         deadline = Deadline(2.0, lambda: 1.5)
         assert (deadline.is_over, deadline.left_s) == (False, 0.5)
-        assert (deadline.part(0.75).is_over, deadline.part(0.75).left_s) == (True, 0.0)
+
+    def test_that_of_searches_comes_earlier_the_more_there_is_to_say(self) -> None:
+        deadline = Deadline(2.0, lambda: 1.0)
+        assert [deadline.of_search(num).is_over for num in (0, 100, 10_000)] == [False, False, True]
 
 
 class TestSolve:
