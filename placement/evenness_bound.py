@@ -15,8 +15,9 @@ from placement.exact_model import FULL, TANGENT_STEP
 from placement.problem import Answer, Problem
 from placement.score import levels
 
-STEPS = 25
-"""Of the search for the best prices; each leaves two thirds of what was left."""
+STEPS = 22
+"""Of the search for the best prices; each leaves the golden part of what was left."""
+GOLDEN = (5**0.5 - 1) / 2
 STEEPEST = 8
 """The dearest byte that is tried, in prices of the last byte of a full device."""
 MAX_TRIED = 5_000
@@ -55,11 +56,21 @@ class _Asked(NamedTuple):
 def least_unevenness(problem: Problem, answer: Answer) -> int:
     """No answer that serves as many replicas of every priority as this one is more even."""
     bound = _Bound(problem, answer)
-    low, high, best = 0.0, bound.steepest, 0
-    for _ in range(STEPS if bound.sorts else 0):
-        lower, higher = low + (high - low) / 3, high - (high - low) / 3
-        at_lower, at_higher = bound.at(lower), bound.at(higher)
-        low, high = (lower, high) if at_lower < at_higher else (low, higher)
+    if not bound.sorts:
+        return 0
+    low, high = 0.0, bound.steepest
+    lower, higher = high - GOLDEN * high, GOLDEN * high
+    at_lower, at_higher = bound.at(lower), bound.at(higher)
+    best = max(0, at_lower, at_higher)
+    for _ in range(STEPS):
+        if at_lower < at_higher:
+            low, lower, at_lower = lower, higher, at_higher
+            higher = low + GOLDEN * (high - low)
+            at_higher = bound.at(higher)
+        else:
+            high, higher, at_higher = higher, lower, at_lower
+            lower = high - GOLDEN * (high - low)
+            at_lower = bound.at(lower)
         best = max(best, at_lower, at_higher)
     return best
 
