@@ -10,12 +10,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import count
 
+from placement.deadline import NO_DEADLINE, Deadline
 from placement.demand import Demand, Estimate, PartName
 from placement.feasible import Load
 from placement.inventory import Inventory
 from placement.missing import MissingBook
 from placement.plan import Placement, Plan, Refusal, Strategy
-from placement.problem import Answer, DeviceSet, Problem, loads_of, places_of
+from placement.problem import RISK_THAT_COUNTS, Answer, DeviceSet, Problem, loads_of, places_of
 from placement.refusal import refuse_all
 from placement.units import gib
 
@@ -28,10 +29,17 @@ Seat = tuple[DeviceSet, int]
 """Where one replica lies, and what it offloads per device."""
 
 
-def assemble(problem: Problem, answer: Answer, inventory: Inventory, running: Sequence[Placement]) -> Plan:
+def assemble(
+    problem: Problem,
+    answer: Answer,
+    inventory: Inventory,
+    running: Sequence[Placement],
+    deadline: Deadline = NO_DEADLINE,
+) -> Plan:
+    """The plan in words. After the deadline nothing more is tried out for those refused."""
     loads = loads_of(problem, answer.sets, answer.offloads)
     placements = tuple(_placements(problem, answer, running, loads))
-    refusals = tuple(refuse_all(MissingBook(problem, answer, loads)))
+    refusals = tuple(refuse_all(MissingBook(problem, answer, loads), deadline))
     return Plan(
         inventory_version=inventory.version,
         headroom=problem.policy.headroom,
@@ -125,6 +133,9 @@ def _reason(problem: Problem, loads: Sequence[Load], seat: Seat, before: Placeme
     reason = f"leaves {gib(left)} above headroom at the peak"
     if len(devices) > 1:
         reason = f"{len(devices)} devices {_joined_by(problem, devices)}, {reason}"
+    risk = max(problem.devices[number].risk_permille for number in devices)
+    if risk >= RISK_THAT_COUNTS:
+        reason = f"{reason}, at a risk of {risk / 1000:.2f} that a device fails"
     if before is None:
         return reason
     if frozenset(before.devices) == _ids(problem, devices):

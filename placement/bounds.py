@@ -16,9 +16,8 @@ from placement.classes import Asked, Classes, classes_of
 from placement.columns import Aim, Column, Work, Worth
 from placement.feasible import EMPTY
 from placement.fill import Fineness
-from placement.inventory import DeviceHealth
 from placement.master import FINE, MAX_ROUNDS, Master
-from placement.problem import Answer, DeviceSet, Problem, loads_of
+from placement.problem import Answer, DeviceSet, Problem, ailment, loads_of
 from placement.score import Reached, levels
 
 
@@ -39,7 +38,7 @@ class ServingBounds:
     def next(self, goal: Reached, work: Work) -> int:
         """The bound of the next goal of serving; they are asked for in their order."""
         bound = sum(_weight(self._problem, goal, i) * num_asked(self._problem, goal, i) for i in self._level(goal))
-        if goal.value < bound:
+        if goal.value < bound and not work.deadline.is_over:
             bound = max(goal.value, min(bound, self._relaxed(goal, work, at_most=bound)))
         self._before.append(goal)
         return bound
@@ -147,14 +146,36 @@ def least_of_served(problem: Problem, answer: Answer, least: Sequence[int]) -> i
     return together
 
 
+def least_by_volume(problem: Problem, answer: Answer) -> int:
+    """Devices that must be in use to hold all bytes at rest; 0 where something is refused."""
+    both = zip(problem.demands, problem.needs, problem.max_offloads, strict=True)
+    volume = sum(d.num_replicas * d.tensor_parallel * (need.rest_bytes - offload) for d, need, offload in both)
+    largest = max((problem.budgets[number] for of_node in problem.usable for number in of_node), default=0)
+    return -(-volume // largest) if serves_all(problem, answer) and largest > 0 else 0
+
+
+def least_ailment(problem: Problem, answer: Answer) -> int:
+    """What replicas cost when each lies on the soundest devices that it may, as if there were room for all."""
+    of_types = dict[tuple[str, ...], int]()
+    for index, demand in enumerate(problem.demands):
+        if demand.device_types not in of_types:
+            numbers = (number for of_node in problem.allowed[index] for number in of_node)
+            of_types[demand.device_types] = min((ailment(problem.devices[n]) for n in numbers), default=0)
+    each = [of_types[demand.device_types] * demand.tensor_parallel for demand in problem.demands]
+    if serves_all(problem, answer):
+        return sum(cost * len(sets) for cost, sets in zip(each, answer.sets, strict=True))
+    return min(each, default=0) * sum(map(len, answer.sets))
+
+
 def serves_all(problem: Problem, answer: Answer) -> bool:
     return all(len(sets) == demand.num_replicas for sets, demand in zip(answer.sets, problem.demands, strict=True))
 
 
 def ailing(problem: Problem) -> frozenset[int]:
-    return frozenset(
-        number for number, device in enumerate(problem.devices) if device.health is not DeviceHealth.HEALTHY
-    )
+    """Devices that ail more than the soundest that takes shares."""
+    costs = [ailment(device) for device in problem.devices]
+    least = min((costs[number] for of_node in problem.usable for number in of_node), default=0)
+    return frozenset(number for number, cost in enumerate(costs) if cost > least)
 
 
 class Opening(NamedTuple):

@@ -104,7 +104,7 @@ def _whole(plan: Plan, inventory: Inventory, demands: Sequence[Demand], policy: 
         yield Violation(ViolationKind.WRONG_STRATEGY, "plan", message)
     if not plan.solver:
         yield Violation(ViolationKind.WORDLESS, "plan", "the plan does not say which solver made it")
-    for message in wrong_goals(plan, demands):
+    for message in wrong_goals(plan, inventory, demands):
         yield Violation(ViolationKind.WRONG_GOALS, "plan", message)
 
 

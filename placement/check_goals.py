@@ -1,16 +1,18 @@
 """Whether the goals a plan claims to have reached are those it reached, and their bounds such that it could.
 
 States names, directions and weights a second time. What a heuristic measure is (stranded bytes, unevenness, order,
-link costs, what ran before) is not measured again, only held against its bound.
+what ran before) is not measured again, only held against its bound.
 """
 
 from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from itertools import combinations
 
 from placement.demand import Demand
+from placement.inventory import Device, Inventory
 from placement.plan import GoalReached, Placement, Plan
 
 MORE = ("running replicas served at priority N", "served at priority N", "replicas served at priority N")
@@ -27,7 +29,7 @@ FEWER = (
 DIRECTIONS = dict.fromkeys((*MORE, "replicas left in place"), 1) | dict.fromkeys(FEWER, -1)
 
 
-def wrong_goals(plan: Plan, demands: Sequence[Demand]) -> list[str]:
+def wrong_goals(plan: Plan, inventory: Inventory, demands: Sequence[Demand]) -> list[str]:
     """What is wrong with goals and gap, in words; empty when nothing is."""
     if plan.gap is not None and not 0.0 <= plan.gap < float("inf"):
         return [f"the gap is {plan.gap}"]
@@ -36,7 +38,7 @@ def wrong_goals(plan: Plan, demands: Sequence[Demand]) -> list[str]:
     names = [goal.name for goal in plan.goals]
     wrong = [f"goal '{name}' is given twice" for name, times in Counter(names).items() if times > 1]
     wrong += [f"no goal says what is served at priority {p}" for p in _unsaid(names, demands)]
-    wrong += [word for goal in plan.goals if (word := _wrong_goal(goal, plan, demands))]
+    wrong += [word for goal in plan.goals if (word := _wrong_goal(goal, plan, inventory, demands))]
     first = next((goal for goal in plan.goals if goal.value != goal.bound), None)
     gap = abs(first.value - first.bound) / max(1, abs(first.value)) if first else 0.0
     return wrong if plan.gap == gap else [*wrong, f"the gap is {plan.gap}, the goals say {gap}"]
@@ -46,14 +48,18 @@ def _unsaid(names: Sequence[str], demands: Sequence[Demand]) -> list[int]:
     return sorted({demand.priority for demand in demands if f"served at priority {demand.priority}" not in names})
 
 
-def _wrong_goal(goal: GoalReached, plan: Plan, demands: Sequence[Demand]) -> str:
+def _wrong_goal(goal: GoalReached, plan: Plan, inventory: Inventory, demands: Sequence[Demand]) -> str:
     found = re.fullmatch(r"(.* at priority )(-?\d+)", goal.name)
     name, priority = (f"{found[1]}N", int(found[2])) if found else (goal.name, 0)
     if name not in DIRECTIONS:
         return f"'{goal.name}' is no goal"
     if (goal.bound - goal.value) * DIRECTIONS[name] < 0:
         return f"'{goal.name}' is {goal.value}, beyond its bound {goal.bound}"
-    counted = _count(name, plan.placements, demands, priority)
+    if name == "cost of ailing devices and slow links":
+        known = {device.id: device for node in inventory.nodes for device in node.devices}
+        counted: int | None = sum(_cost_of_set(placement, known) for placement in plan.placements)
+    else:
+        counted = _count(name, plan.placements, demands, priority)
     if counted is not None and counted != goal.value:
         return f"'{goal.name}' is said to be {goal.value} and is {counted}"
     return ""
@@ -79,6 +85,17 @@ def _count(name: str, placements: Sequence[Placement], demands: Sequence[Demand]
             return sum(times - 1 for times in Counter((p.model, p.node) for p in placements).values())
         case _:
             return None
+
+
+def _cost_of_set(placement: Placement, known: Mapping[str, Device]) -> int:
+    """1000 for a device that is not healthy, its risk in thousandths from 100 on, 10 for each pair without NVLink and
+    1 for each on two NUMA nodes. Devices that are not there cost nothing: that is said elsewhere."""
+    devices = [known[name] for name in placement.devices if name in known]
+    alone = sum(1000 * (device.health.value != "healthy") for device in devices)
+    alone += sum(device.risk_permille for device in devices if device.risk_permille >= 100)
+    pairs = list(combinations(devices, 2))
+    unlinked = sum(a.id not in b.nvlink_peers and b.id not in a.nvlink_peers for a, b in pairs)
+    return alone + 10 * unlinked + sum(a.numa_node != b.numa_node for a, b in pairs)
 
 
 def _what_one_counts(level: Sequence[Demand]) -> dict[str, int]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from placement.deadline import NO_DEADLINE, Deadline
 from placement.fill import Fill
 
 
@@ -62,11 +63,12 @@ class Column(NamedTuple):
 class Work:
     """What may still be spent, in thousands of steps of the searches for fills and of the program.
 
-    What is spent of a part is spent of the `whole` too.
+    What is spent of a part is spent of the `whole` too. When the `deadline` is over, nothing is left.
     """
 
     left: int
     whole: Work | None = None
+    deadline: Deadline = NO_DEADLINE
 
     def spend(self, num: int) -> None:
         self.left -= num
@@ -75,8 +77,8 @@ class Work:
 
     def part(self, num: int, *, of: int) -> Work:
         """So many of even parts of what is left."""
-        return Work(self.left * num // of, self)
+        return Work(self.left * num // of, self, self.deadline)
 
     @property
     def is_done(self) -> bool:
-        return self.left <= 0
+        return self.left <= 0 or self.deadline.is_over

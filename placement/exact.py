@@ -14,6 +14,7 @@ from math import ceil, floor
 
 from ortools.sat.python import cp_model
 
+from placement.deadline import NO_DEADLINE, Deadline
 from placement.exact_model import ExactModel, Option, Stage
 from placement.goals import gap_of
 from placement.plan import GoalReached
@@ -41,16 +42,16 @@ def is_small(problem: Problem) -> bool:
     return True
 
 
-def solve_exact(problem: Problem, start: Answer) -> Answer:
+def solve_exact(problem: Problem, start: Answer, deadline: Deadline = NO_DEADLINE) -> Answer:
     """The best answer found within the limit, never worse than `start` in any goal before one where it is better.
 
     `start` is any feasible answer. Whatever is not proven best shows as a `gap`; where the time was over before
     anything was searched, the answer is `start`, with its values and what bounds are known without a search.
     """
-    answer = _search(problem, start, problem.policy.time_limit_s)
+    answer = _search(problem, start, problem.policy.time_limit_s, deadline)
     if answer.gap and _lacks(problem, answer):
         filled = refill(problem, answer)
-        return answer if filled.sets == answer.sets else _search(problem, filled, 0.0)
+        return answer if filled.sets == answer.sets else _search(problem, filled, 0.0, deadline)
     return answer
 
 
@@ -58,9 +59,9 @@ def _lacks(problem: Problem, answer: Answer) -> bool:
     return any(len(sets) < demand.num_replicas for sets, demand in zip(answer.sets, problem.demands, strict=True))
 
 
-def _search(problem: Problem, start: Answer, time_limit_s: float) -> Answer:
+def _search(problem: Problem, start: Answer, time_limit_s: float, deadline: Deadline) -> Answer:
     model = ExactModel(problem)
-    search = _Search(model, problem, start, time_limit_s)
+    search = _Search(model, problem, start, time_limit_s, deadline)
     ran = [search.run(stage) for stage in model.stages]
     reached = tuple(search.measure(stage, goal) for stage, goal in zip(model.stages, ran, strict=True))
     gap = gap_of(reached)
@@ -76,9 +77,12 @@ class _Search:
     There is always a whole solution, at first `start`: a stage that finds nothing better leaves it as it is.
     """
 
-    def __init__(self, model: ExactModel, problem: Problem, start: Answer, time_limit_s: float) -> None:
+    def __init__(
+        self, model: ExactModel, problem: Problem, start: Answer, time_limit_s: float, deadline: Deadline
+    ) -> None:
         self._model = model
         self._problem = problem
+        self._deadline = deadline
         self._time_left = time_limit_s * DETERMINISTIC_PER_SECOND
         self.has_searched = False
         model.hint(start)
@@ -92,7 +96,7 @@ class _Search:
         bound = stage.bound
         if self._value(stage) != bound:
             self._tighten(stage)
-        if self._value(stage) != bound and self._time_left > 0:
+        if self._value(stage) != bound and self._time_left > 0 and not self._deadline.is_over:
             bound = self._improve(stage)
         value = self._value(stage)
         self._model.cp.add(stage.expression >= value if stage.maximize else stage.expression <= value)
@@ -115,6 +119,7 @@ class _Search:
         (cp.maximize if stage.maximize else cp.minimize)(stage.expression)
         self._hint_solution(range(len(self._solution.response_proto.solution)))
         solver.parameters.max_deterministic_time = self._time_left * MAX_OF_REMAINING
+        solver.parameters.max_time_in_seconds = self._deadline.left_s
         status = solver.solve(cp)
         self.has_searched = True
         self._time_left -= solver.deterministic_time

@@ -14,6 +14,7 @@ from heapq import heapify, heappop, heappush
 from itertools import combinations, groupby
 from math import comb
 
+from placement.deadline import NO_DEADLINE, Deadline
 from placement.feasible import Load
 from placement.policy import Goal
 from placement.problem import Answer, DeviceSet, Problem, set_cost
@@ -57,14 +58,14 @@ def _is_quick(problem: Problem) -> bool:
     return len(problem.demands) * len(problem.devices) <= MAX_REFILLED
 
 
-def solve_greedy(problem: Problem) -> Answer:
-    """The best of a few fillings, the first when they are equal; only one when it serves all."""
+def solve_greedy(problem: Problem, deadline: Deadline = NO_DEADLINE) -> Answer:
+    """The best of a few fillings, the first when they are equal; only one when it serves all or time is over."""
     ways, runs = (
         ways_of(problem),
         [seats_of(*both) for both in zip(problem.running, problem.running_offloads, strict=True)],
     )
     table = fill(problem, ways[0], [runs], may_squeeze=False)
-    if _serves_all(table):
+    if _serves_all(table) or deadline.is_over:
         return answer_of(table)
     if any(problem.max_offloads):
         few = ways if _is_quick(problem) else ways[:1]
@@ -99,6 +100,8 @@ def worth_of(table: Table) -> tuple[int, ...]:
 
 
 def _num_staying(table: Table, index: int) -> int:
+    if not table.problem.running[index]:
+        return 0
     runs = zip(table.problem.running[index], table.problem.running_offloads[index], strict=True)
     return (Counter(runs) & Counter((s.devices, s.offload_bytes) for s in table.shares[index])).total()
 
@@ -127,6 +130,8 @@ def fill(problem: Problem, way: Way, layers: Sequence[Seats], *, may_squeeze: bo
 
 def _keep(table: Table, index: int, seats: Sequence[Seat]) -> None:
     """Those of the seats that are not taken yet."""
+    if not seats:
+        return
     taken = Counter((share.devices, share.offload_bytes) for share in table.shares[index])
     for devices, offload in (Counter(seats) - taken).elements():
         wanted = len(table.shares[index]) < table.problem.demands[index].num_replicas
@@ -160,7 +165,8 @@ class _Placing:
             return
         for share in self.table.shares[self.index]:
             self._count(share.devices)
-        missing -= self._place_in_room(missing)
+        if self.need.peak_bytes <= self.table.most_left():
+            missing -= self._place_in_room(missing)
         sets = list(self._all_sets()) if missing and self.may_squeeze else []
         while missing and sets and squeeze_in(self.table, self.index, sets):
             missing -= 1

@@ -61,6 +61,8 @@ class Device:
     total_bytes: int
     health: DeviceHealth = DeviceHealth.HEALTHY
     cordoned: bool = False
+    risk_permille: int = 0
+    """How likely it is to fail soon, in thousandths; 0 where nothing is foretold."""
     numa_node: int | None = None
     nvlink_peers: tuple[str, ...] = ()
     """Ids of the devices reached over NVLink."""

@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from placement.demand import Demand
-from placement.feasible import Load, fits, host_bytes_of, room_bytes, slots, sum_loads
+from placement.feasible import Load, fits, host_bytes_of, room_bytes, slots
 from placement.problem import Answer, DeviceSet, NodeUse, Problem, may_offload, uses_of
 
 NOBODY: frozenset[int] = frozenset()
@@ -72,7 +72,10 @@ class MissingBook:
     def load_without(self, number: int, group: Collection[int]) -> Load:
         if not group:
             return self.loads[number]
-        return sum_loads(load for index, load in self.shares[number] if index not in group)
+        kept = [load for index, load in self.shares[number] if index not in group]
+        if len(kept) == len(self.shares[number]):
+            return self.loads[number]
+        return Load(sum([load.rest_bytes for load in kept]), max([load.start_bytes for load in kept], default=0))
 
 
 class _OfTypes:
@@ -95,7 +98,19 @@ class _OfTypes:
         away = frozenset(problem.of_type[index]).difference(self.usable)
         self.num_cordoned = sum(problem.devices[number].cordoned for number in away)
         self.num_unhealthy = len(away) - self.num_cordoned
-        self.bests: dict[int, tuple[int, int]] = {}
+        self._starts = book.starts
+        self._by_left = sorted((book.rests[n] - problem.budgets[n], n) for n in self.usable)
+
+    def best(self, start_bytes: int) -> tuple[int, int]:
+        """Most room for a replica that needs so much more to start, and the first device that has it."""
+        best: tuple[int, int] | None = None
+        for taken, number in self._by_left:
+            if best is not None and taken > best[0]:
+                break
+            here = taken + max(0, self._starts[number] - start_bytes), number
+            best = here if best is None else min(best, here)
+        assert best is not None, "asked of no device"
+        return -best[0], best[1]
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,14 +188,11 @@ class Missing:
         of_types, peak, starting = self.book.of_types(self.index), self.need.peak_bytes, self.need.start_bytes
         if not of_types.usable:
             return None
-        nothing_fits = peak > of_types.most_room
-        if nothing_fits and starting in of_types.bests:
-            return of_types.bests[starting]
+        if peak > of_types.most_room:
+            return of_types.best(starting)
         budgets, rests, starts = self.problem.budgets, self.book.rests, self.book.starts
         rooms = [(budgets[n] - rests[n] - max(0, starts[n] - starting), -n) for n in of_types.usable]
-        room, number = max(rooms if nothing_fits else [pair for pair in rooms if pair[0] < peak], default=max(rooms))
-        if nothing_fits:
-            of_types.bests[starting] = room, -number
+        room, number = max([pair for pair in rooms if pair[0] < peak], default=max(rooms))
         return room, -number
 
     def short_bytes(self) -> int | None:

@@ -22,6 +22,8 @@ from placement.bounds import (
     fewest_devices,
     fewest_on_one_node,
     fewest_together,
+    least_ailment,
+    least_by_volume,
     least_of_served,
     most_staying,
     opening,
@@ -30,9 +32,11 @@ from placement.bounds import (
 )
 from placement.classes import Asked, Classes, classes_of
 from placement.columns import Aim, Work, Worth
+from placement.deadline import NO_DEADLINE, Deadline
 from placement.dive import Dive
-from placement.evenness import least_unevenness
+from placement.evenness_bound import least_unevenness
 from placement.goals import gap_of
+from placement.levelling import levelled
 from placement.master import CLOSE, COARSE, FINE, Master
 from placement.plan import GoalReached
 from placement.policy import Goal
@@ -46,6 +50,8 @@ WORK_PER_S = 1_300_000
 """Work in a second of `Policy.time_limit_s`; see `Work`."""
 WORK_PER_DEMAND = 30
 """What it costs to look at every demand a few times, and at its replicas."""
+WORK_TO_BEGIN = 120
+"""By demand: the heuristic's filling, the question itself and the words of a refusal."""
 MAX_DIVES = 400
 PENALTY = 20
 """Devices that one replica left out may cost where sizes are rounded, so that not all may fit."""
@@ -56,32 +62,38 @@ MAX_RATIO = 10**4
 Bounds = dict[str, int]
 
 
-def tightened(problem: Problem, answer: Answer) -> Answer:
+def tightened(problem: Problem, answer: Answer, deadline: Deadline = NO_DEADLINE) -> Answer:
     """The answer with better bounds where the relaxed program knows them: for what another search left unproven."""
-    work = Work(int(problem.policy.time_limit_s * WORK_PER_S))
+    work = Work(int(problem.policy.time_limit_s * WORK_PER_S), deadline=deadline)
     if work.is_done or not answer.gap:
         return answer
     serving, done = ServingBounds(problem, answer), list[GoalReached]()
     known = {goal.name: goal for goal in reached(problem, answer) if goal.priority is not None}
     for goal in answer.goals:
         bound = min(goal.bound, serving.next(known[goal.name], work)) if goal.name in known else goal.bound
+        if goal.name == goals.UNEVENNESS and goal.value > bound:
+            bound = min(goal.value, max(bound, least_unevenness(problem, answer)))
         done.append(replace(goal, bound=bound))
     return replace(answer, goals=tuple(done), gap=gap_of(done))
 
 
-def solve_large(problem: Problem, start: Answer) -> Answer:
+def solve_large(problem: Problem, start: Answer, deadline: Deadline = NO_DEADLINE) -> Answer:
     """The best answer found, with the goals it reached, their bounds and the gap."""
-    work = Work(int(problem.policy.time_limit_s * WORK_PER_S))
-    work.spend(2 * WORK_PER_DEMAND * len(problem.demands))
+    work = Work(int(problem.policy.time_limit_s * WORK_PER_S), deadline=deadline)
+    work.spend(WORK_TO_BEGIN * len(problem.demands))
     if any(problem.running):
         start = _better(problem, shifted(problem, start), start)
     answer, bounds = _serve_more(problem, start, work)
-    if problem.policy.goal is Goal.PACK:
+    if problem.policy.goal is Goal.PACK and work.deadline.is_over:
+        bounds[goals.DEVICES] = least_by_volume(problem, answer)
+    elif problem.policy.goal is Goal.PACK:
         answer, bounds[goals.DEVICES] = Packing(problem, answer).run(work)
         filled = answer if serves_all(problem, answer) else refill(problem, answer)
         if filled.sets != answer.sets:
             answer, bounds = filled, _bounds(problem, filled, work)
             bounds[goals.DEVICES] = Packing(problem, filled).bound(work)
+    elif any(goal.value != bounds[goal.name] for goal in reached(problem, answer)):
+        answer = _better(problem, levelled(problem, answer, work), answer)
     done = tuple(
         GoalReached(name=goal.name, value=goal.value, bound=bounds[goal.name]) for goal in reached(problem, answer)
     )
@@ -96,7 +108,8 @@ def _serve_more(problem: Problem, answer: Answer, work: Work) -> tuple[Answer, B
     """The answer that serves most of a few searches, and the bounds of all goals but the devices in use."""
     bounds = _bounds(problem, answer, work)
     for keeps_running, may_crowd in ((True, False), (True, True), (False, True)):
-        if all(goal.value == bounds[goal.name] for goal in reached(problem, answer) if goal.priority is not None):
+        serving = (goal for goal in reached(problem, answer) if goal.priority is not None)
+        if work.is_done or all(goal.value == bounds[goal.name] for goal in serving):
             break
         if keeps_running or any(problem.running):
             better = _more_served(problem, answer, work, keeps_running=keeps_running, may_crowd=may_crowd)
@@ -125,8 +138,10 @@ def _least(problem: Problem, answer: Answer, name: str) -> int:
             return least_of_served(problem, answer, fewest_together(problem))
         case goals.SAME_NODE:
             return least_of_served(problem, answer, fewest_on_one_node(problem))
+        case goals.SET_COST:
+            return least_ailment(problem, answer)
         case goals.UNEVENNESS:
-            return least_unevenness(problem) if serves_all(problem, answer) else 0
+            return least_unevenness(problem, answer)
         case _:
             return 0
 

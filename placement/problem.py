@@ -34,6 +34,8 @@ DeviceSet = tuple[int, ...]
 """Ascending numbers of the devices one replica uses; one number unless tensor parallel."""
 
 COST_NOT_HEALTHY = 1000
+RISK_THAT_COUNTS = 100
+"""Thousandths. A forecast below is noise, and nobody's place should depend on noise."""
 COST_NO_NVLINK = 10
 COST_OTHER_NUMA = 1
 
@@ -169,11 +171,17 @@ def uses_of(
 
 def set_cost(problem: Problem, devices: DeviceSet) -> int:
     """How unwelcome a set is apart from room: ailing devices first, then pairs without NVLink, then NUMA crossings."""
-    cost = sum(COST_NOT_HEALTHY for number in devices if problem.devices[number].health is not DeviceHealth.HEALTHY)
+    cost = sum(ailment(problem.devices[number]) for number in devices)
     for position, first in enumerate(devices):
         for second in devices[position + 1 :]:
             cost += _pair_cost(problem.devices[first], problem.devices[second])
     return cost
+
+
+def ailment(device: Device) -> int:
+    """What a device costs for not being healthy, and for a risk that counts: its thousandths."""
+    risk = device.risk_permille if device.risk_permille >= RISK_THAT_COUNTS else 0
+    return risk + (COST_NOT_HEALTHY if device.health is not DeviceHealth.HEALTHY else 0)
 
 
 def num_sets(problem: Problem, index: int) -> int:

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from placement.advice import advise, last_resort
+from placement.deadline import NO_DEADLINE, Deadline
 from placement.missing import Missing, MissingBook
 from placement.plan import Cause, Refusal, RefusalKind
 from placement.problem import DeviceSet
@@ -33,7 +34,9 @@ CAUSE_WORDS = {
 
 
 MAX_ADVISED = 100
-"""Refused models that get advice tried out for them; those after them, in order of priority, get the last resort."""
+"""Refused models that get advice tried out for them; those after them, in order of priority, get the last resort. So do
+all after the deadline.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,10 +45,10 @@ class _Best:
     room_bytes: int
 
 
-def refuse_all(book: MissingBook) -> Iterator[Refusal]:
+def refuse_all(book: MissingBook, deadline: Deadline = NO_DEADLINE) -> Iterator[Refusal]:
     """One refusal per demand with replicas missing, from the highest priority to the lowest."""
     for position, missing in enumerate(book.refused()):
-        yield _refuse(missing, may_try=position < MAX_ADVISED)
+        yield _refuse(missing, may_try=position < MAX_ADVISED and not deadline.is_over)
 
 
 def _refuse(missing: Missing, *, may_try: bool) -> Refusal:

@@ -55,6 +55,8 @@ def _reject_bad_device(device: Device, node: Node) -> None:
         raise InvalidProblem(f"device '{device.id}' is listed under node '{node.name}' but names '{device.node}'")
     if device.total_bytes < 0 or any(holding.num_bytes < 0 for holding in device.holdings):
         raise InvalidProblem(f"device '{device.id}' has a negative number of bytes; count them from 0 up")
+    if not 0 <= device.risk_permille <= 1000:
+        raise InvalidProblem(f"device '{device.id}' has risk_permille = {device.risk_permille}; say 0 to 1000")
     if device.total_bytes == 0 and is_usable(device):
         raise InvalidProblem(
             f"device '{device.id}' takes shares and has 0 bytes of memory; give its size, or cordon it"

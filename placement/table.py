@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import sub
 
 from placement.feasible import Load, host_bytes_of
 from placement.problem import DeviceSet, Problem, set_cost
@@ -47,11 +48,18 @@ class Table:
         self.set_costs: dict[DeviceSet, int] = {}
         self.shares: list[list[Share]] = [[] for _ in problem.demands]
         self.on_device: list[list[Share]] = [[] for _ in problem.devices]
+        self._most_left: int | None = None
         self.pending = pending
 
     def fits(self, number: int, need: Load) -> bool:
         start = max(self.start[number], need.start_bytes)
         return self.rest[number] + need.rest_bytes + start <= self.problem.budgets[number]
+
+    def most_left(self) -> int:
+        """Bytes left at rest on the emptiest device: no larger peak fits anywhere."""
+        if self._most_left is None:
+            self._most_left = max(map(sub, self.problem.budgets, self.rest), default=0)
+        return self._most_left
 
     def takes(self, index: int, devices: DeviceSet, offload_bytes: int = 0) -> bool:
         """Whether one more replica of the demand fits on these devices and beside them."""
@@ -83,7 +91,7 @@ class Table:
         return total
 
     def place(self, index: int, devices: DeviceSet, offload_bytes: int = 0) -> None:
-        share = Share(index, devices, 0)
+        share, self._most_left = Share(index, devices, 0), None
         need, demand, node = self.problem.needs[index], self.problem.demands[index], self.problem.node_of[devices[0]]
         for number in devices:
             self.rest[number] += need.rest_bytes
@@ -97,6 +105,9 @@ class Table:
 
     def offload(self, share: Share, more_bytes: int) -> None:
         """Moves so many more bytes of the share, on each of its devices, to host memory."""
+        if not more_bytes:
+            return
+        self._most_left = None
         share.offload_bytes += more_bytes
         for number in share.devices:
             self.rest[number] -= more_bytes

@@ -48,6 +48,7 @@ def health_settings(section: HealthSection, absolute: Callable[[str], Path]) -> 
         max_rest_s=section.max_rest_s,
         probe_timeout_s=section.probe_timeout_s,
         forgive_s=section.forgive_s,
+        preempt_at_risk=section.preempt_at_risk,
         max_quarantined=section.max_quarantined,
         throttle_fraction=section.throttle_fraction,
         dry_run=section.dry_run,

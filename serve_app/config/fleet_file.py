@@ -37,6 +37,7 @@ class DeviceEntry(Section):
     product: Annotated[str, Field(json_schema_extra={EXPECTED: "the name of a product"})] = Field(
         "GPU", min_length=1, max_length=128, description="Name that `device_types` of a model are looked up in."
     )
+    risk: float = Field(0.0, ge=0, le=1, description="How likely each is to fail soon; below 0.1 counts as none.")
     numa: int | None = Field(None, ge=0, le=1023, description="NUMA node they belong to; null when unknown.")
     nvlink: bool = Field(False, description="Whether the devices of this entry are joined by NVLink.")
     health: Health = Field("healthy", description="Only healthy, degraded and throttled devices take models.")
@@ -136,6 +137,7 @@ def _devices(node: str, entry: NodeEntry) -> Iterator[Device]:
                 total_bytes=alike.memory,
                 health=DeviceHealth(alike.health),
                 cordoned=alike.cordoned,
+                risk_permille=round(1000 * alike.risk),
                 numa_node=alike.numa,
                 nvlink_peers=tuple(peer for peer in names if peer != name) if alike.nvlink else (),
                 holdings=_holdings(alike.foreign),

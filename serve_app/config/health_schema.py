@@ -160,6 +160,12 @@ class HealthSection(Section):
         le=30 * DAY_S,
         description="Strikes are forgotten after so long in service, in seconds.",
     )
+    preempt_at_risk: float | None = Field(
+        None,
+        gt=0.0,
+        le=1.0,
+        description="Risk of failure within half an hour from which a device is emptied, e.g. 0.8; null never does.",
+    )
     max_quarantined: float = Field(
         _POLICY.max_quarantined,
         ge=0.0,

@@ -119,6 +119,8 @@ class WebhookSettings:
 class HealthSettings(HealthPolicy):
     """The policy of the state machine, and who is told."""
 
+    preempt_at_risk: float | None = None
+    """Risk of failure from which a device is emptied before it fails; None never."""
     webhooks: tuple[WebhookSettings, ...] = ()
     history: int = 10_000
     """Alerts kept."""

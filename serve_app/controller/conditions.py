@@ -24,6 +24,7 @@ class Conditions:
     health: Mapping[str, DeviceHealth] = field(default_factory=dict)
     cordoned: frozenset[str] = frozenset()
     leased_bytes: Mapping[str, int] = field(default_factory=dict)
+    risk_permille: Mapping[str, int] = field(default_factory=dict)
 
     def dress(self, inventory: Inventory, running: Iterable[Placement], *, headroom: float) -> Inventory:
         """The inventory with what is known of its devices; `running` are the placements that may stay."""
@@ -54,7 +55,12 @@ class Conditions:
             taken = sum(holding.num_bytes for holding in holdings) + _room_of(device, running)
             closed = max(0, int(device.total_bytes * (1 - headroom)) - taken)
             holdings.append(Holding(holder=CORDON, kind=HoldingKind.RESERVED, num_bytes=closed))
-        return replace(device, health=self._health(device), holdings=tuple(holdings))
+        return replace(
+            device,
+            health=self._health(device),
+            holdings=tuple(holdings),
+            risk_permille=self.risk_permille.get(device.id, 0),
+        )
 
 
 def _room_of(device: Device, running: tuple[Placement, ...]) -> int:

@@ -333,7 +333,7 @@ class Controller:
             return
         settings = self._bringup.settings
         self._publisher.show(
-            views.backends(self._ledger, self._desk.monitor.fractions),
+            views.backends(self._ledger, self._desk.monitor.fractions, self._desk.unusable),
             views.refusals(self._bringup.state, self._ledger, self._lifecycle),
             Offer(models=settings.models, modes=settings.modes),
             wakeable=views.wakeable(self._bringup.state, self._ledger, self._lifecycle),

@@ -14,12 +14,13 @@ from typing import Any
 
 from placement.health_rules import DEFAULT_RULES, DRIVER_RULES, RuleName, Severity
 from placement.health_state import Alert
-from placement.inventory import Device, HoldingKind
+from placement.inventory import Device, DeviceHealth, HoldingKind
 from placement.signals import Silence
 from serve_app.config.settings import Settings
 from serve_app.controller.bringup import Bringup
-from serve_app.controller.conditions import Conditions
+from serve_app.controller.conditions import USABLE, Conditions
 from serve_app.controller.fleet_link import FleetLink
+from serve_app.controller.forecasts import Forecasts
 from serve_app.controller.health_monitor import FleetFacts, HealthMonitor, HealthRecords
 from serve_app.controller.ledger import Ledger
 from serve_app.controller.telemetry import ControllerTelemetry
@@ -61,6 +62,7 @@ class FleetDesk:
             alerts=AlertHistory(connection, max_kept=health.history),
             objectives=ObjectiveCounts(connection),
         )
+        self._forecasts = Forecasts()
         self._callbacks = Callbacks()
         self._webhooks = webhooks_of(health.webhooks, os.environ)
         self._callbacks.add(self._webhooks.offer)
@@ -83,14 +85,27 @@ class FleetDesk:
         self._spawn(self.monitor.run())
 
     def conditions(self) -> Conditions:
-        return Conditions(health=self.monitor.device_health, cordoned=self.monitor.cordoned)
+        health = self.monitor.device_health
+        failing = self._forecasts.to_empty(now_s=time.monotonic())
+        emptied = {device: DeviceHealth.DRAINING for device in failing if health.get(device) in USABLE}
+        return Conditions(
+            health=health | emptied,
+            cordoned=self.monitor.cordoned,
+            risk_permille=self._forecasts.risk_permille,
+        )
+
+    @property
+    def unusable(self) -> frozenset[str]:
+        """Devices on which nothing may lie."""
+        return frozenset(name for name, health in self.monitor.device_health.items() if health not in USABLE)
 
     def device_facts(self, device: Device) -> DeviceFacts:
         return DeviceFacts(
             poll=self.monitor.polls.get(device.id),
             health=self.monitor.device_health.get(device.id, device.health),
             is_cordoned=device.id in self.monitor.cordoned,
-            reasons=self.monitor.reasons(device.id),
+            reasons=(*self.monitor.reasons(device.id), *filter(None, (self._forecasts.advice(device.id),))),
+            forecast=self._forecasts.row(device.id),
         )
 
     # -- what the parts ask --------------------------------------------------------------------------
@@ -104,6 +119,11 @@ class FleetDesk:
         return FleetFacts(inventory=inventory, planned_bytes=dict(planned), holds=frozenset(holds))
 
     def _polled(self, rounds: tuple[NodePolls, ...]) -> None:
+        self._forecasts.saw(
+            (poll for one in rounds for poll in one.polls),
+            now_s=time.monotonic(),
+            preempt_at=self._bringup.settings.health.preempt_at_risk,
+        )
         for one in rounds:
             if one.polls:
                 num_failed = sum(isinstance(poll, Silence) for poll in one.polls)
@@ -124,6 +144,7 @@ class FleetDesk:
                     planned_bytes=planned[device.id],
                     leased_bytes=0,
                     foreign_bytes=self._foreign_bytes(device.id),
+                    failure_risks=self._forecasts.risk(device.id),
                 )
                 for device in dressed.devices
             ]

@@ -128,7 +128,8 @@ class HealthMonitor:
         standing = record.standing
         cordons = tuple(f"{'drained' if one.drains else 'cordoned'} by {one.by}" for one in standing.cordons)
         rest = (f"in quarantine: {standing.quarantine.reason}",) if standing.quarantine else ()
-        return (*rest, *cordons, *(alert.message for alert in standing.alerts))
+        alerts = (alert.message for alert in standing.alerts)
+        return tuple(dict.fromkeys((*rest, *cordons, *(text for text in alerts if not any(text in r for r in rest)))))
 
     # -- what people do ------------------------------------------------------------------------------
 

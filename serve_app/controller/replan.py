@@ -10,7 +10,8 @@ import time
 from collections.abc import Callable, Collection, Iterator
 
 from placement.errors import PlacementError
-from placement.plan import RefusalKind
+from placement.inventory import DeviceHealth
+from placement.plan import Plan, RefusalKind
 from serve_app.controller.apply import Applier
 from serve_app.controller.bringup import Bringup
 from serve_app.controller.bringup_state import Phase
@@ -86,10 +87,23 @@ class Replanner:
             _log.error("could not plan again", because=why, reason=str(error))
             self._not_before_s = time.monotonic() + _REST_S
             return
+        if _only_silence(why) and _num_refused(proposal.plan) > _num_refused(self._bringup.plan):
+            _log.error("left where they are, for lack of room elsewhere", because=why)
+            self._not_before_s = time.monotonic() + _REST_S
+            return
         _log.warning("planned again", because=why, plan=proposal.inventory.version, steps=len(proposal.steps.batches))
         self._applier.begin(proposal)
         if not await self._applier.carry_out(proposal):
             self._not_before_s = time.monotonic() + _REST_S
+
+
+def _only_silence(why: tuple[str, ...]) -> bool:
+    """Nothing is known but that a device could not be read: what runs there may be well, and is not ended for it."""
+    return all(reason.endswith(f"is {DeviceHealth.LOST.value}") for reason in why)
+
+
+def _num_refused(plan: Plan) -> int:
+    return sum(refusal.num_replicas for refusal in plan.refusals)
 
 
 _log = logger("headroom.controller")

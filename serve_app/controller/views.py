@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,10 +20,16 @@ from serve_app.fleet.view import keeps_headroom, with_signals
 from serve_app.gateway.routing_table import Backend
 
 
-def backends(ledger: Ledger, fractions: Mapping[str, float]) -> tuple[Backend, ...]:
-    """Every replica that takes requests. `fractions`: of its requests, the part a throttled device may have."""
-    ready = (tenure for tenure in ledger.tenures.values() if tenure.serves)
-    return tuple(_backend(tenure, ledger.slots[tenure.slot], fractions) for tenure in ready)
+def backends(ledger: Ledger, fractions: Mapping[str, float], unusable: Collection[str]) -> tuple[Backend, ...]:
+    """Every replica that takes requests. `fractions`: of its requests, the part a throttled device may have.
+
+    What is on an `unusable` device is asked only while its model runs nowhere else.
+    """
+    ready = [
+        _backend(tenure, ledger.slots[tenure.slot], fractions) for tenure in ledger.tenures.values() if tenure.serves
+    ]
+    good = {backend.model for backend in ready if backend.device not in unusable}
+    return tuple(backend for backend in ready if backend.model not in good or backend.device not in unusable)
 
 
 def refusals(state: BringupState, ledger: Ledger, lifecycle: Lifecycle) -> dict[str, str]:

@@ -3,9 +3,9 @@
     python -m tests.bench.planner [--json] [--seeds N]
 
 Fresh plans, to pack and to spread, on fleets of 80 GiB devices (see `fleets.py`), a plan after the loss of a node, and
-one question that is far too large: 10,000 models for 64 devices. Default policy, so a time limit of 2 s,
-which the solver keeps by counting work. Target: 64 devices x 200 replicas within 2 s with a gap of at most 1 %, for
-each seed. The plot (worst time of the seeds) goes to bench-results/planner.png.
+one question that is far too large: 10,000 models for 64 devices. Default policy, so a time limit of 2 s, which the
+solver keeps by counting work and by this program's clock. Target: 64 devices x 200 replicas within 2 s with a gap of at
+most 1 %, for each goal and seed. The plot (worst time of the seeds) goes to bench-results/planner.png.
 """
 
 from __future__ import annotations
@@ -56,9 +56,9 @@ class Row:
 
 def measure(case: str, seed: int, question: Question, running: Sequence[Placement] = ()) -> tuple[Row, Plan]:
     inventory, demands, _ = question
-    wall_s, cpu_s = time.perf_counter(), time.process_time()
-    plan = solve(*question, running=running)
-    wall_s, cpu_s = time.perf_counter() - wall_s, time.process_time() - cpu_s
+    start_s, cpu_s = time.perf_counter(), time.process_time()
+    plan = solve(*question, running=running, elapsed_s=lambda: time.perf_counter() - start_s)
+    wall_s, cpu_s = time.perf_counter() - start_s, time.process_time() - cpu_s
     unproven = next((goal for goal in plan.goals if goal.value != goal.bound), None)
     row = Row(
         case=case,
@@ -94,7 +94,7 @@ def all_rows(num_seeds: int) -> list[Row]:
 
 def meets_target(rows: Sequence[Row]) -> bool:
     num_devices, most_s, most_gap = TARGET
-    aimed_at = [row for row in rows if row.num_devices == num_devices and row.case == "fresh, pack"]
+    aimed_at = [row for row in rows if row.num_devices == num_devices and row.case.startswith("fresh")]
     return all(row.wall_s <= most_s and row.gap is not None and row.gap <= most_gap for row in aimed_at)
 
 
@@ -109,10 +109,8 @@ def table(rows: Sequence[Row]) -> str:
         sound = "" if row.is_sound else "  UNSOUND"
         times = f"{row.wall_s:7.2f} {row.cpu_s:7.2f}"
         lines.append(f"{row.case:14} {counts} {times} {gap}  {row.solver:8}  {row.first_unproven}{sound}")
-    met = "met" if meets_target(rows) else "missed"
-    lines.append(
-        f"target of {TARGET[0]} devices x 200 replicas, packed: {TARGET[1]:g} s and {TARGET[2]:.0%} gap: {met}"
-    )
+    met = f"{TARGET[2]:.0%} gap: {'met' if meets_target(rows) else 'missed'}"
+    lines.append(f"target of {TARGET[0]} devices x 200 replicas, packed and spread: {TARGET[1]:g} s and {met}")
     return "\n".join(lines)
 
 

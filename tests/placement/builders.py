@@ -54,6 +54,7 @@ def with_device(
     nvlink_peers: tuple[str, ...] | None = None,
     held_bytes: int | None = None,
     product: str | None = None,
+    risk_permille: int | None = None,
 ) -> Inventory:
     """The inventory with some facts of one device changed."""
 
@@ -69,6 +70,7 @@ def with_device(
             nvlink_peers=device.nvlink_peers if nvlink_peers is None else nvlink_peers,
             holdings=device.holdings if held_bytes is None else (holding,),
             product=device.product if product is None else product,
+            risk_permille=device.risk_permille if risk_permille is None else risk_permille,
         )
 
     nodes = (replace(node, devices=tuple(map(changed, node.devices))) for node in inventory.nodes)
@@ -185,6 +187,7 @@ def _device(draw: st.DrawFn, node: str, index: int) -> Device:
         gpu(node, index, draw(st.sampled_from([1, 7, 10, 15, 20, 24, 25, 30, 40]))),
         health=draw(st.sampled_from([DeviceHealth.HEALTHY] * 12 + list(DeviceHealth))),
         cordoned=draw(st.sampled_from([False] * 9 + [True])),
+        risk_permille=draw(st.sampled_from([0] * 8 + [99, 100, 500, 1000])),
         numa_node=draw(st.sampled_from([None, 0, 1])),
         holdings=(Holding(holder="x", kind=HoldingKind.RESERVED, num_bytes=held),) if held > 5 else (),
     )
