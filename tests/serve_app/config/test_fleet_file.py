@@ -69,6 +69,10 @@ class TestAFleet:
         assert (device.product, device.health, device.cordoned) == ("NVIDIA L4", DeviceHealth.QUARANTINED, True)
         assert [holding.num_bytes for holding in device.holdings] == [2 * GIB]
 
+    def test_risk_is_a_fraction_there_and_thousandths_here(self, tmp_path: Path) -> None:
+        (device,) = load_fleet(written(tmp_path, of_device(risk=0.35))).devices
+        assert device.risk_permille == 350
+
     def test_a_node_without_devices_serves_from_its_memory(self, tmp_path: Path) -> None:
         (device,) = loaded(tmp_path, {"name": "n", "memory": "64GiB", "foreign": "4GiB", "cpus": 8}).devices
         assert (device.id, device.kind, device.total_bytes) == ("n/host", DeviceKind.HOST, 64 * GIB)
@@ -101,6 +105,8 @@ class TestAProblem:
             {"health": "fine"},
             {"numa": -1},
             {"foreign": "-1GiB"},
+            {"risk": 1.1},
+            {"risk": -0.1},
             {"nvlink": "yes"},
             {"product": ""},
         ],
