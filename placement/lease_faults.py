@@ -9,7 +9,6 @@ from placement.lease import MB, LeasePolicy, LeaseRefusal, LeaseRefusalReason, L
 MAX_NAME_CHARS = 128
 MAX_PRIORITY = 1_000_000
 """Either side of 0."""
-_MAX_BYTES = 2**62
 
 
 def fault_of(request: LeaseRequest, policy: LeasePolicy) -> LeaseRefusal | None:
@@ -29,10 +28,10 @@ def _name_fault(request: LeaseRequest) -> LeaseRefusal | None:
 
 
 def _size_fault(request: LeaseRequest) -> LeaseRefusal | None:
-    if 0 < request.num_bytes <= _MAX_BYTES:
+    if request.num_bytes > 0:
         return None
     message = (
-        f"`vram_estimate_mb` is {request.num_bytes / MB:g}. Expected the megabytes the program needs on one device, "
+        f"`vram_estimate_mb` is {request.num_bytes // MB}. Expected the megabytes the program needs on one device, "
         "at least 1."
     )
     return LeaseRefusal(reason=LeaseRefusalReason.BAD_SIZE, message=message, field="vram_estimate_mb")

@@ -205,4 +205,4 @@ def _no_room(
 
 
 def _mb(num_bytes: int) -> str:
-    return f"{num_bytes / MB:,.0f} MB"
+    return f"{num_bytes // MB:,} MB"

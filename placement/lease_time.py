@@ -13,6 +13,7 @@ from dataclasses import replace
 from placement.lease import Lease, LeasePolicy, LeaseState
 from placement.lease_claims import released_notices, without_notice
 from placement.lease_index import Change, Happening, LeaseIndex
+from placement.lease_preemption import smallest_victims
 from placement.lease_rules import Decision, ended_or_lingering
 
 
@@ -68,6 +69,35 @@ def without_holder(index: LeaseIndex, lease_id: str, *, now_s: float) -> Decisio
         return Decision(answer=None)
     ended = replace(lease, ended_s=now_s)
     return Decision(answer=ended, changes=(Change(Happening.TAKEN, ended),))
+
+
+def vacate(
+    index: LeaseIndex, device: str, *, num_bytes: int | None, reason: str, policy: LeasePolicy, now_s: float
+) -> Decision[tuple[Lease, ...]]:
+    """Notice to holders on a device that fails or is needed for the cluster itself, whatever their priority.
+
+    `num_bytes` of room are to come free, all of it when None. Leases that have notice already count and are not told
+    twice. Nobody withdraws these notices but a restart or `readmit`.
+    """
+    leases = [lease for lease in index.on_device(device).values() if lease.state is not LeaseState.REVOKED]
+    coming = sum(lease.num_bytes for lease in leases if lease.state is LeaseState.NOTICED)
+    rest = [lease for lease in leases if lease.state is not LeaseState.NOTICED]
+    short = sum(lease.num_bytes for lease in rest) if num_bytes is None else num_bytes - coming
+    chosen = (smallest_victims(rest, short_bytes=short) or tuple(rest)) if short > 0 else ()
+    deadline_s = now_s + policy.notice_s + policy.grace_s
+    noticed = tuple(replace(lease, state=LeaseState.NOTICED, deadline_s=deadline_s, reason=reason) for lease in chosen)
+    return Decision(answer=noticed, changes=tuple(Change(Happening.NOTICED, lease) for lease in noticed))
+
+
+def readmit(index: LeaseIndex, device: str) -> Decision[None]:
+    """Withdraws the notices on a device that nobody claims: it is well again, or the room is not needed."""
+    claim = index.claims.get(device)
+    wanted = claim.victims if claim is not None else frozenset()
+    leases = index.on_device(device).values()
+    freed = [lease for lease in leases if lease.state is LeaseState.NOTICED and lease.lease_id not in wanted]
+    return Decision(
+        answer=None, changes=tuple(Change(Happening.NOTICE_WITHDRAWN, without_notice(one)) for one in freed)
+    )
 
 
 def _measured(lease: Lease, num_bytes: int, policy: LeasePolicy, now_s: float) -> Change | None:
