@@ -52,8 +52,8 @@ class LeaseBook:
         self._db.execute("PRAGMA synchronous=FULL")
         self._db.executescript(_SCHEMA)
         self._take_over()
-        self._reserved = 0
-        self.index = self._read()
+        self._reserved = self._next_epoch()
+        self.index = LeaseIndex(self._rows(), next_epoch=self._reserved)
 
     def put(self, decision: Decision[Any]) -> None:
         """Into the open transaction and the index. Raises: sqlite3.Error; the book must then be `reload`ed."""
@@ -70,12 +70,16 @@ class LeaseBook:
             self._db.execute("COMMIT")
 
     def reload(self) -> None:
-        """Back to what the file says, after a write that failed. Measured bytes are kept: they are facts."""
+        """Back to what the file says, after a write that failed; writes nothing itself.
+
+        Measured bytes are kept: they are facts. Epochs go on rising.
+        """
         if self._db.in_transaction:
             self._db.execute("ROLLBACK")
-        measured = self.index.measured_bytes
-        self.index = self._read()
-        self.index.measured_bytes.update({key: num for key, num in measured.items() if key in self.index.held})
+        before, self._reserved = self.index, self._next_epoch()
+        self.index = LeaseIndex(self._rows(), next_epoch=before.next_epoch)
+        known = {key: num for key, num in before.measured_bytes.items() if key in self.index.held}
+        self.index.measured_bytes.update(known)
 
     def close(self) -> None:
         self._db.close()
@@ -92,14 +96,6 @@ class LeaseBook:
                 self._db.execute(_PUT, (*_values(change.lease), now_s))
             else:
                 self._db.execute("DELETE FROM leases WHERE epoch = ?", (change.lease.epoch,))
-
-    def _read(self) -> LeaseIndex:
-        """The index; epochs go on behind all that were reserved."""
-        index = LeaseIndex(self._rows(), next_epoch=self._next_epoch())
-        self._begin()
-        self._reserve_from(index.next_epoch)
-        self._db.execute("COMMIT")
-        return index
 
     def _rows(self) -> Iterator[Lease]:
         for row in self._db.execute(_GET):
@@ -127,10 +123,7 @@ class LeaseBook:
     def _reserve(self) -> None:
         """Before an epoch beyond the reserved ones is told: it is committed with the grant that uses it."""
         self._begin()
-        self._reserve_from(self.index.next_epoch)
-
-    def _reserve_from(self, epoch: int) -> None:
-        self._reserved = epoch + _EPOCHS_AHEAD
+        self._reserved = self.index.next_epoch + _EPOCHS_AHEAD
         self._set_meta("next_epoch", str(self._reserved))
 
     def _meta(self, key: str) -> str | None:
