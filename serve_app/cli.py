@@ -33,6 +33,7 @@ SUBCOMMANDS: dict[str, Subcommand] = {
     "apply": Subcommand("serve_app.commands.apply", "Bring the running cluster to what cluster.yaml says now."),
     "estimate": Subcommand("serve_app.commands.estimate", "Show what a model needs, and compare it with what it took."),
     "gpus": Subcommand("serve_app.commands.gpus", "Show devices, shares planned and measured, and their headroom."),
+    "lease": Subcommand("serve_app.commands.lease", "Borrow device memory for a program outside, and give it back."),
     "config": Subcommand("serve_app.commands.config", "Check, explain and show cluster.yaml."),
     "models": Subcommand("serve_app.commands.models", "Make, list and verify models."),
     "eval": Subcommand("serve_app.commands.eval", "Ask a model its test set through the live API."),

@@ -35,8 +35,6 @@ class LoopbackOnly:
 class ListenerRefused(HeadroomError):
     """A server was told to listen where its keyring does not let it."""
 
-    exit_code = 2
-
 
 def check_listener(keyring: Keyring, host: str, *, encrypted: bool) -> None:
     """Raises: ListenerRefused."""

@@ -62,10 +62,14 @@ def main() -> None:
     parser.add_argument("--ledger", type=Path, required=True)
     parser.add_argument("--port", dest="grpc_port", type=int, default=GRPC_PORT)
     parser.add_argument("--zeromq-port", type=int, default=ZEROMQ_PORT)
+    default = LeasePolicy()
+    parser.add_argument("--min-hold-s", type=float, default=default.min_hold_s)
+    parser.add_argument("--grace-s", type=float, default=default.grace_s)
     asked = parser.parse_args()
+    policy = LeasePolicy(min_hold_s=asked.min_hold_s, grace_s=asked.grace_s)
     rooms = [simulated_room(text, headroom=asked.headroom) for text in asked.simulated_device]
     ports = {"grpc_port": asked.grpc_port, "zeromq_port": asked.zeromq_port}
-    asyncio.run(run(rooms, ledger=asked.ledger, policy=LeasePolicy(), **ports))
+    asyncio.run(run(rooms, ledger=asked.ledger, policy=policy, **ports))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 """A play of holders and a lease server in which anything may happen, and a check of what came of it.
 
 Real time passes in `Play.real_s`. The server sees its own clock, which starts again when its machine does, and a wall
-clock that jumps. A holder believes what answers told it, counted from when it asked; answers may get lost.
+clock that jumps. A holder believes what answers told it, counted from when it asked; answers may get lost. All times
+are multiples of 1/8 s, which add up exactly on any clock.
 
 Two laws: the bytes that holders of one device believe in at one moment never exceed its room; and of two grants, one
 of which was told before the other was asked for, the later has the larger epoch.
@@ -113,9 +114,10 @@ class Play:
             self._asked(self.service.release(belief.hold), crash)
 
     def measure(self, which: int, mb: int) -> None:
-        belief = self._one(which)
-        if belief is not None:
-            self._asked(self.service.measured({belief.hold.lease_id: mb * MB}), Crash.NO)
+        """What the watch of the device found for one of the leases the server keeps."""
+        leases = self.service.held()
+        if leases:
+            self._asked(self.service.measured({leases[which % len(leases)].lease_id: mb * MB}), Crash.NO)
 
     def pause(self, seconds: float) -> None:
         self.real_s += seconds

@@ -56,7 +56,7 @@ class LeaseHistory(RuleBasedStateMachine):
     def measure(self, which: int, mb: int) -> None:
         self.play.measure(which, mb)
 
-    @rule(seconds=st.sampled_from([0.1, 1.0, 4.9, 5.0, 30.0]))
+    @rule(seconds=st.sampled_from([0.125, 1.0, 4.875, 5.0, 30.0]))
     def pause(self, seconds: float) -> None:
         self.play.pause(seconds)
 
@@ -99,8 +99,8 @@ def played(play: Play, *, num_operations: int, seed: int) -> Play:
         (40, acquire),
         (25, lambda: play.renew(chance.randrange(50), chance.random() < 0.5, crash())),
         (12, lambda: play.release(chance.randrange(50), crash())),
-        (5, lambda: play.measure(chance.randrange(50), chance.choice([0, 0, 500, 1200]))),
-        (15, lambda: play.pause(chance.choice([0.1, 0.5, 1, 3]))),
+        (8, lambda: play.measure(chance.randrange(50), chance.choice([0, 0, 0, 0, 500, 1200]))),
+        (15, lambda: play.pause(chance.choice([0.125, 0.5, 1, 3]))),
         (1, play.sweep),
         (1, lambda: play.jump_wall(chance.choice([-3600, 3600]))),
         (0.5, lambda: play.restart(chance.choice([0, 3, 20]))),
