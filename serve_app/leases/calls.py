@@ -67,7 +67,7 @@ class LeaseCalls:
         request = parsed(ListRequest, body)
         if isinstance(request, str):
             return malformed(request)
-        return page(list(self._service.held()), request, now_s=self._service.now_s())
+        return page(await self._service.held(), request, now_s=self._service.now_s())
 
     async def health(self, body: JsonBody) -> dict[str, Any] | CallError:
         request = parsed(WireRequest, body)

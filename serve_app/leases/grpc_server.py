@@ -83,7 +83,7 @@ class ModelOps:
         request = parsed(ListRequest, fields)
         if isinstance(request, str):
             return await context.abort(grpc.StatusCode.INVALID_ARGUMENT, request)
-        found = page(list(self._service.held()), request, now_s=self._service.now_s())
+        found = page(await self._service.held(), request, now_s=self._service.now_s())
         leases = [self._pb.GpuLease(**lease) for lease in found.pop("leases")]
         return self._pb.ListGpuLeasesAnswer(leases=leases, **found)
 

@@ -108,10 +108,11 @@ class LeaseService:
         self._catch_up()
         return await self._answered(release(self._book.index, hold, now_s=self._clock.now_s()))
 
-    def held(self) -> Sequence[Lease]:
+    async def held(self) -> Sequence[Lease]:
         """All leases that take room, in the order of their epochs."""
         self._catch_up()
-        return tuple(self._book.index.held.values())
+        leases = tuple(self._book.index.held.values())
+        return leases if await self._durable() else tuple(self._book.index.held.values())
 
     def num_held(self) -> int:
         return len(self._book.index.held)

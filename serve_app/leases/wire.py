@@ -6,6 +6,7 @@ Types are checked here, once; what a value may be is the rules' affair, so that 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any, Final, TypeVar
 
@@ -135,7 +136,7 @@ def shown(lease: Lease, *, now_s: float) -> dict[str, Any]:
     return view
 
 
-def page(leases: list[Lease], request: ListRequest, *, now_s: float) -> dict[str, Any]:
+def page(leases: Sequence[Lease], request: ListRequest, *, now_s: float) -> dict[str, Any]:
     """One page in the order of epochs; `total` counts all that pass the filter."""
     found = [lease for lease in leases if _passes(lease, request)]
     after = int(request.page_token or 0)

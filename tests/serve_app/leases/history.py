@@ -115,7 +115,7 @@ class Play:
 
     def measure(self, which: int, mb: int) -> None:
         """What the watch of the device found for one of the leases the server keeps."""
-        leases = self.service.held()
+        leases = self._asked(self.service.held(), Crash.NO)
         if leases:
             self._asked(self.service.measured({leases[which % len(leases)].lease_id: mb * MB}), Crash.NO)
 

@@ -61,7 +61,7 @@ class TestLedger:
             assert await reason(await service.acquire(asked(mb=1000))) is LeaseRefusalReason.LEDGER_UNAVAILABLE
             assert await reason(await service.release(held(kept))) is LeaseRefusalReason.LEDGER_UNAVAILABLE
             service._book._db.execute("PRAGMA query_only = 0")
-            assert [lease.lease_id for lease in service.held()] == [kept.lease_id]
+            assert [lease.lease_id for lease in await service.held()] == [kept.lease_id]
             await granted(service, mb=1000)
 
     async def test_whoever_goes_while_a_commit_is_awaited_spoils_it_for_nobody(self, bench: Bench) -> None:
@@ -93,14 +93,14 @@ class TestRestart:
             await granted(service, ttl_s=30)
         bench.clock.at_s += 30
         async with running(bench) as service:
-            assert service.held() == ()
+            assert await service.held() == ()
 
     async def test_after_a_restart_of_the_machine_a_lease_waits_to_be_confirmed(self, bench: Bench) -> None:
         async with running(bench) as service:
             lease = await granted(service, ttl_s=600)
         bench.clock.boot, bench.clock.at_s = "second", 3.0
         async with running(bench) as service:
-            assert [one.state for one in service.held()] == [LeaseState.UNCONFIRMED]
+            assert [one.state for one in await service.held()] == [LeaseState.UNCONFIRMED]
             renewed = await service.renew(held(lease))
             assert isinstance(renewed, Lease)
             assert (renewed.state, renewed.epoch) == (LeaseState.HELD, lease.epoch)
@@ -118,7 +118,7 @@ class TestRestart:
             for jump_s in (3600, -7200):
                 bench.clock.wall_s += jump_s
                 await service.sweep()
-                assert service.held() == (lease,)
+                assert await service.held() == (lease,)
 
 
 class TestPooledShare:
@@ -185,7 +185,7 @@ class TestPreemption:
             assert [one.lease_id for one in told] == [lease.lease_id]
             assert await service.vacate("GPU-0", reason="again") == ()
             await service.readmit("GPU-0")
-            assert service.held()[0].state is LeaseState.HELD
+            assert (await service.held())[0].state is LeaseState.HELD
 
     async def test_a_dead_holder_of_a_revoked_lease_keeps_no_room(self, bench: Bench) -> None:
         async with running(bench) as service:

@@ -77,7 +77,7 @@ class TestBadInput:
             with pytest.raises(grpc.aio.AioRpcError) as caught:
                 await stub.AcquireGpuLease(pb.AcquireGpuLeaseRequest(**{**GOOD, **changed}))
             assert caught.value.code().name == code
-            assert service.held() == ()
+            assert await service.held() == ()
 
     @pytest.mark.parametrize(("changed", "_code", "reason", "status"), BAD_VALUES)
     async def test_rest_and_zeromq_name_its_reason(
@@ -89,7 +89,7 @@ class TestBadInput:
             assert (answer.status, json.loads(answer.body)["error"]["code"]) == (status, reason)
             told = await over_zeromq(socket, b'{"rpc": "AcquireGpuLease", "request": ' + body + b"}")
             assert told["error"]["code"] == reason
-            assert service.held() == ()
+            assert await service.held() == ()
 
     @pytest.mark.parametrize("rpc", ["RenewGpuLease", "ReleaseGpuLease"])
     @pytest.mark.parametrize(("changed", "code", "reason", "status"), BAD_HOLDS)
@@ -107,7 +107,7 @@ class TestBadInput:
             method, tail = ("POST", "/renew") if rpc == "RenewGpuLease" else ("DELETE", "")
             answer = await rest(service, method, f"/v1/leases/{lease_id}{tail}", fields)
             assert (caught.value.code().name, told["error"]["code"], answer.status) == (code, reason, status)
-            assert [one.lease_id for one in service.held()] == [lease.lease_id]
+            assert [one.lease_id for one in await service.held()] == [lease.lease_id]
 
     @pytest.mark.parametrize("body", MALFORMED)
     async def test_malformed_json_is_told_what_was_expected_and_never_repeated(self, bench: Bench, body: bytes) -> None:
@@ -119,7 +119,7 @@ class TestBadInput:
             assert "12GB" not in error["message"]
             told = await over_zeromq(socket, body)
             assert told["error"]["code"] == "malformed"
-            assert service.held() == ()
+            assert await service.held() == ()
 
     @pytest.mark.parametrize(("method", "path", "status"), [
         ("PUT", "/v1/leases", 405),
