@@ -118,7 +118,8 @@ class TestIdempotencyKey:
 
     def test_keys_of_two_clients_do_not_meet(self) -> None:
         leases = Leases()
-        leases.granted(request("anna", key="k")) != leases.granted(request("ben", key="k"))
+        first, second = leases.granted(request("anna", key="k")), leases.granted(request("ben", key="k"))
+        assert first.lease_id != second.lease_id
 
     def test_it_is_forgotten_after_a_while(self) -> None:
         leases = Leases()

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
+import subprocess
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -17,7 +20,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc  # type: ignore[import-un
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc  # type: ignore[import-untyped]  # ships no types
 
 from serve_app.leases.calls import LeaseCalls
-from serve_app.leases.grpc_server import serve_grpc
+from serve_app.leases.grpc_server import Tls, serve_grpc
 from serve_app.leases.keyring import ListenerRefused
 from serve_app.leases.rest import RestAnswer, answer_rest
 from serve_app.leases.rpcs import Handlers, RpcError, messages_and_services
@@ -255,6 +258,19 @@ class TestGrpcServer:
                 await stub.ListGpuLeases(pb.ListGpuLeasesRequest(), metadata=(("authorization", "Bearer right"),))
             ).total == 0
 
+    async def test_it_speaks_tls_and_then_nothing_else(self, bench: Bench, tmp_path: Path) -> None:
+        tls = self_signed(tmp_path)
+        pb, services = messages_and_services()
+        async with running(bench) as service:
+            server = await serve_grpc(service, port=0, tls=tls)
+            address, trusted = f"localhost:{server.port}", grpc.ssl_channel_credentials(tls.certificate_chain)
+            async with grpc.aio.secure_channel(address, trusted) as channel:
+                assert (await services.ModelOpsStub(channel).GetHealth(pb.GetHealthRequest())).status == "ok"
+            async with grpc.aio.insecure_channel(address) as channel:
+                with pytest.raises(grpc.aio.AioRpcError):
+                    await services.ModelOpsStub(channel).GetHealth(pb.GetHealthRequest())
+            await server.close()
+
     async def test_an_oversized_message_is_refused(self, bench: Bench) -> None:
         pb, _ = messages_and_services()
         async with running(bench) as service, grpc_stub(service) as stub:
@@ -287,6 +303,18 @@ class TestListeners:
                 socket.close()
                 await server.close()
         assert told["answer"]["status"] == "ok"
+
+
+def self_signed(folder: Path) -> Tls:
+    """For `localhost`, made by the system's openssl."""
+    key, certificate = folder / "key.pem", folder / "certificate.pem"
+    files = ["-keyout", str(key), "-out", str(certificate)]
+    names = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"]
+    kind = ["-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"]
+    if shutil.which("openssl") is None:
+        pytest.skip("no openssl here to make a certificate with")
+    subprocess.run(["openssl", "req", *kind, *files, *names], check=True, capture_output=True)
+    return Tls(private_key=key.read_bytes(), certificate_chain=certificate.read_bytes())
 
 
 async def reflected(channel: grpc.aio.Channel, service: str) -> Any:
