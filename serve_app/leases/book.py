@@ -72,7 +72,7 @@ class LeaseBook:
     def reload(self) -> None:
         """Back to what the file says, after a write that failed; writes nothing itself.
 
-        Measured bytes are kept: they are facts. Epochs go on rising.
+        Measured bytes are kept: they are facts. So are claims whose notices are in the file. Epochs go on rising.
         """
         if self._db.in_transaction:
             self._db.execute("ROLLBACK")
@@ -80,6 +80,9 @@ class LeaseBook:
         self.index = LeaseIndex(self._rows(), next_epoch=before.next_epoch)
         known = {key: num for key, num in before.measured_bytes.items() if key in self.index.held}
         self.index.measured_bytes.update(known)
+        unnoticed = {lease.lease_id for lease in self.index.held.values() if lease.state is LeaseState.HELD}
+        claims = {device: claim for device, claim in before.claims.items() if not claim.victims & unnoticed}
+        self.index.claims.update(claims)
 
     def close(self) -> None:
         self._db.close()

@@ -44,6 +44,17 @@ class NothingToReclaim:
         log.warning("a claim asks for caches or models that nobody manages", device=claim.device)
 
 
+class Observer(Protocol):
+    """Who counts what was answered: `rpc` as in modelops.proto, `result` is granted, done or a refusal's reason."""
+
+    def answered(self, rpc: str, result: str, *, duration_s: float) -> None: ...
+
+
+class Unobserved:
+    def answered(self, rpc: str, result: str, *, duration_s: float) -> None:
+        pass
+
+
 class LeaseService:
     """`rooms` is asked at every request and answers from what is known, without waiting."""
 
@@ -56,6 +67,7 @@ class LeaseService:
         clock: Clock,
         policy: LeasePolicy,
         reclaimer: Reclaimer | None = None,
+        observer: Observer | None = None,
     ) -> None:
         self._book = book
         self._rooms = rooms
@@ -63,6 +75,7 @@ class LeaseService:
         self._clock = clock
         self._policy = policy
         self._reclaimer = reclaimer or NothingToReclaim()
+        self._observer = observer or Unobserved()
         self._watchers = Watchers()
         self._flush: asyncio.Future[bool] | None = None
         self._untold: list[Change] = []
@@ -86,27 +99,13 @@ class LeaseService:
     # -- What holders ask --------------------------------------------------------------------------
 
     async def acquire(self, request: LeaseRequest) -> Lease | LeaseRefusal:
-        for _ in range(_MAX_GROWTHS):
-            decision = self._acquired(request)
-            lease = decision.answer
-            if isinstance(lease, LeaseRefusal) or not decision.changes:
-                return await self._answered(decision)  # refused, or granted before
-            needed = self._book.index.leased_bytes(lease.device) + lease.num_bytes
-            if self._pools.holds(lease.device, needed):
-                return await self._answered(decision)
-            at_most = next(room.num_bytes for room in self._rooms() if room.device == lease.device)
-            if not await self._pools.grow(lease.device, needed, at_most=at_most):
-                break
-        message = "The cluster did not let the device's share for leases grow. Ask again."
-        return LeaseRefusal(reason=LeaseRefusalReason.SHARE_UNAVAILABLE, message=message)
+        return await self._observed("AcquireGpuLease", "granted", self._acquire(request))
 
     async def renew(self, hold: Hold) -> Lease | LeaseRefusal:
-        self._catch_up()
-        return await self._answered(renew(self._book.index, hold, now_s=self._clock.now_s()))
+        return await self._observed("RenewGpuLease", "done", self._renew(hold))
 
     async def release(self, hold: Hold) -> Lease | LeaseRefusal:
-        self._catch_up()
-        return await self._answered(release(self._book.index, hold, now_s=self._clock.now_s()))
+        return await self._observed("ReleaseGpuLease", "done", self._release(hold))
 
     async def held(self) -> Sequence[Lease]:
         """All leases that take room, in the order of their epochs."""
@@ -158,6 +157,29 @@ class LeaseService:
 
     # -- Inside ------------------------------------------------------------------------------------
 
+    async def _acquire(self, request: LeaseRequest) -> Lease | LeaseRefusal:
+        for _ in range(_MAX_GROWTHS):
+            decision = self._acquired(request)
+            lease = decision.answer
+            if isinstance(lease, LeaseRefusal) or not decision.changes:
+                return await self._answered(decision)  # refused, or granted before
+            needed = self._book.index.leased_bytes(lease.device) + lease.num_bytes
+            if self._pools.holds(lease.device, needed):
+                return await self._answered(decision)
+            at_most = next(room.num_bytes for room in self._rooms() if room.device == lease.device)
+            if not await self._pools.grow(lease.device, needed, at_most=at_most):
+                break
+        message = "The cluster did not let the device's share for leases grow. Ask again."
+        return LeaseRefusal(reason=LeaseRefusalReason.SHARE_UNAVAILABLE, message=message)
+
+    async def _renew(self, hold: Hold) -> Lease | LeaseRefusal:
+        self._catch_up()
+        return await self._answered(renew(self._book.index, hold, now_s=self._clock.now_s()))
+
+    async def _release(self, hold: Hold) -> Lease | LeaseRefusal:
+        self._catch_up()
+        return await self._answered(release(self._book.index, hold, now_s=self._clock.now_s()))
+
     def _acquired(self, request: LeaseRequest) -> Decision[Lease | LeaseRefusal]:
         self._catch_up()
         clock = self._clock
@@ -175,6 +197,15 @@ class LeaseService:
         now_s, due_s = self._clock.now_s(), self._book.index.next_due_s()
         if due_s is not None and due_s <= now_s:
             self._record(sweep(self._book.index, policy=self._policy, now_s=now_s))
+
+    async def _observed(
+        self, rpc: str, success: str, asking: Coroutine[Any, Any, Lease | LeaseRefusal]
+    ) -> Lease | LeaseRefusal:
+        began_s = self._clock.now_s()
+        answer = await asking
+        result = answer.reason.value if isinstance(answer, LeaseRefusal) else success
+        self._observer.answered(rpc, result, duration_s=self._clock.now_s() - began_s)
+        return answer
 
     async def _told(self, decide: Callable[[float], Decision[None]]) -> None:
         if not await self._durable_after(decide(self._clock.now_s())):

@@ -81,7 +81,7 @@ R = TypeVar("R", bound=WireRequest)
 
 
 def parsed(model: type[R], body: bytes | str | dict[str, Any]) -> R | str:
-    """The request, or a sentence about the first thing that is wrong with it; never a word of the body itself."""
+    """The request, or a sentence about the first thing that is wrong with it; never one of its values."""
     try:
         return model.model_validate(body) if isinstance(body, dict) else model.model_validate_json(body)
     except ValidationError as error:

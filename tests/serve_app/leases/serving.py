@@ -18,7 +18,7 @@ from serve_app.leases.calls import LeaseCalls
 from serve_app.leases.grpc_server import serve_grpc
 from serve_app.leases.pool import InMemoryShare
 from serve_app.leases.rpcs import Handlers, messages_and_services
-from serve_app.leases.service import LeaseService, Reclaimer
+from serve_app.leases.service import LeaseService, Observer, Reclaimer
 from serve_app.leases.zeromq_server import serve_zeromq
 
 MB = 10**6
@@ -60,6 +60,7 @@ class Bench:
     policy: LeasePolicy = field(default_factory=LeasePolicy)
     share: InMemoryShare = field(default_factory=lambda: InMemoryShare({"GPU-0": 17_280 * MB, "GPU-1": 17_280 * MB}))
     reclaimer: Reclaimer | None = None
+    observer: Observer | None = None
 
     def service(self) -> LeaseService:
         book = LeaseBook(self.ledger, clock=self.clock, policy=self.policy)
@@ -70,6 +71,7 @@ class Bench:
             clock=self.clock,
             policy=self.policy,
             reclaimer=self.reclaimer,
+            observer=self.observer,
         )
 
 

@@ -196,6 +196,41 @@ class TestPreemption:
             assert await service.holder_is_dead(lease.lease_id)
             await granted(service, mb=17_000)
 
+    async def test_a_claim_outlives_a_write_that_failed(self, bench: Bench) -> None:
+        bench.policy = replace(bench.policy, min_hold_s=0.0)
+        async with running(bench) as service:
+            lease = await granted(service, mb=17_000, ttl_s=600)
+            urgent = asked("urgent", mb=9000, priority=5)
+            assert await reason(await service.acquire(urgent)) is LeaseRefusalReason.PREEMPTING
+            service._book._db.execute("PRAGMA query_only = 1")
+            assert await reason(await service.renew(held(lease))) is LeaseRefusalReason.LEDGER_UNAVAILABLE
+            service._book._db.execute("PRAGMA query_only = 0")
+            bench.clock.at_s += 6
+            await service.sweep()
+            assert [lease.state for lease in await service.held()] == [LeaseState.HELD], (
+                "the notice was withdrawn with it"
+            )
+
+
+class Counted:
+    def __init__(self) -> None:
+        self.answers: list[tuple[str, str]] = []
+
+    def answered(self, rpc: str, result: str, *, duration_s: float) -> None:
+        self.answers.append((rpc, result))
+
+
+class TestObserving:
+    async def test_every_answer_is_counted_by_its_result(self, bench: Bench) -> None:
+        bench.observer = counted = Counted()
+        async with running(bench) as service:
+            lease = await granted(service)
+            await service.renew(held(lease))
+            await service.release(held(lease))
+            await service.release(held(lease))
+            await service.acquire(asked(mb=0))
+        assert [result for _, result in counted.answers] == ["granted", "done", "done", "unknown_lease", "bad_size"]
+
 
 class TestWatching:
     async def test_a_watcher_is_told_what_was_committed(self, bench: Bench) -> None:
