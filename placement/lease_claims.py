@@ -40,6 +40,10 @@ def claim_for(
     if fresh is None:
         return None
     gone = [claim for claim in (own, index.claims.get(fresh.device)) if claim is not None]
+    told = {name for name in fresh.victims if index.held[name].state is LeaseState.HELD}.union(
+        *(one.told for one in gone)
+    )
+    fresh = replace(fresh, told=fresh.victims & told)
     withdrawn = {
         change.lease.lease_id: change
         for claim in gone
@@ -52,8 +56,8 @@ def claim_for(
 
 
 def released_notices(index: LeaseIndex, claim: Claim) -> Iterator[Change]:
-    """Victims that are still only noticed hold their leases again, without a deadline."""
-    for lease_id in sorted(claim.victims):
+    """Victims that are still only noticed, and because of it, hold their leases again, without a deadline."""
+    for lease_id in sorted(claim.told):
         lease = index.held.get(lease_id)
         if lease is not None and lease.state is LeaseState.NOTICED:
             yield Change(Happening.NOTICE_WITHDRAWN, without_notice(lease))

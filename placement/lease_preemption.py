@@ -47,6 +47,8 @@ class Claim:
     steps: tuple[PreemptionStep, ...]
     asked_s: float
     """When its client asked last."""
+    told: frozenset[str] = frozenset()
+    """Victims that have notice because of claims; others have it for another reason, and keep it without this one."""
 
     @property
     def victims(self) -> frozenset[str]:

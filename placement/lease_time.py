@@ -92,7 +92,7 @@ def vacate(
 def readmit(index: LeaseIndex, device: str) -> Decision[None]:
     """Withdraws the notices on a device that nobody claims: it is well again, or the room is not needed."""
     claim = index.claims.get(device)
-    wanted = claim.victims if claim is not None else frozenset()
+    wanted = claim.told if claim is not None else frozenset()
     leases = index.on_device(device).values()
     freed = [lease for lease in leases if lease.state is LeaseState.NOTICED and lease.lease_id not in wanted]
     return Decision(

@@ -21,7 +21,7 @@ from typing import Final
 
 import grpc
 
-from serve_app.errors import HeadroomError, NotRunning
+from serve_app.errors import HeadroomError
 from serve_app.leases import tenancy
 from serve_app.leases.client import Grant, LeaseClient, LeaseLost, terms_of
 from serve_app.leases.clock import SystemClock
@@ -210,5 +210,5 @@ class LeasedChild:
         grant = self._grant
         try:
             self._client.release(client=grant.client, lease_id=grant.lease_id, epoch=grant.epoch)
-        except (LeaseLost, NotRunning) as error:
+        except HeadroomError as error:  # the program's exit code matters more
             self._say(f"The lease was not given back: {error.what} It ends by itself.")

@@ -9,6 +9,7 @@ import asyncio
 import sqlite3
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import AbstractContextManager
+from functools import partial
 from typing import Any, Final, Protocol, TypeVar
 
 from placement.lease import Hold, Lease, LeasePolicy, LeaseRefusal, LeaseRefusalReason, LeaseRequest, LeaseRoom
@@ -153,7 +154,7 @@ class LeaseService:
         """What time alone does; once a second is often enough, because every request catches up by itself."""
         await self._told(lambda now_s: sweep(self._book.index, policy=self._policy, now_s=now_s))
         for device in self._pools.devices:
-            await self._pools.shrink(device, lambda device=device: self._book.index.leased_bytes(device))  # type: ignore[misc]  # bound on purpose
+            await self._pools.shrink(device, partial(self.leased_bytes, device))
 
     # -- Inside ------------------------------------------------------------------------------------
 

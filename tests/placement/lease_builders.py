@@ -9,7 +9,7 @@ from typing import TypeVar
 from placement.lease import Hold, Lease, LeasePolicy, LeaseRefusal, LeaseRequest, LeaseRoom, Reclaimable
 from placement.lease_index import Happening, LeaseIndex
 from placement.lease_rules import Decision, acquire, release, renew
-from placement.lease_time import measure, sweep
+from placement.lease_time import measure, sweep, vacate
 
 GB = 10**9
 A = TypeVar("A")
@@ -75,6 +75,12 @@ class Leases:
     def measured(self, lease: Lease, *, gb: float) -> None:
         told = {lease.lease_id: int(gb * GB)}
         self._apply(measure(self.index, told, policy=self.policy, now_s=self.now_s))
+
+    def vacate(self, device: str, *, gb: float | None = None) -> tuple[Lease, ...]:
+        num_bytes = int(gb * GB) if gb is not None else None
+        return self._apply(
+            vacate(self.index, device, num_bytes=num_bytes, reason="a fault", policy=self.policy, now_s=self.now_s)
+        )
 
     def _apply(self, decision: Decision[A]) -> A:
         decision.apply_to(self.index)

@@ -163,6 +163,21 @@ class TestNotice:
         assert leases.index.held[lease.lease_id].deadline_s == deadline_s
 
 
+class TestVacating:
+    def test_it_tells_as_few_holders_as_give_the_room_whatever_their_priority(self) -> None:
+        leases, (small, large) = filled(4, 9, priority=99)
+        assert [lease.lease_id for lease in leases.vacate("GPU-0", gb=3)] == [small.lease_id]
+        assert leases.vacate("GPU-0", gb=3) == ()
+        assert [lease.lease_id for lease in leases.vacate("GPU-0")] == [large.lease_id]
+
+    def test_a_claim_that_is_dropped_takes_no_other_notice_with_it(self) -> None:
+        leases, (small, large) = filled(8, 9)
+        leases.vacate("GPU-0", gb=1)
+        leases.refused(request("urgent", gb=17, priority=5))
+        leases.later(leases.policy.claim_idle_s + 1)
+        assert (state(leases, small), state(leases, large)) == ("noticed", "held")
+
+
 class TestStorm:
     def test_a_second_claim_of_equal_priority_waits(self) -> None:
         leases, _ = filled(17)
