@@ -168,8 +168,9 @@ def _again(known: Lease, request: LeaseRequest) -> Lease | LeaseRefusal:
 
 
 def _size_refusal(request: LeaseRequest, rooms: Iterable[LeaseRoom]) -> LeaseRefusal | None:
-    most = max((room.most_bytes for room in rooms), default=0)
-    if request.num_bytes <= most:
+    """None also while no device is known: that may change."""
+    most = max((room.most_bytes for room in rooms), default=None)
+    if most is None or request.num_bytes <= most:
         return None
     message = (
         f"No device here can ever lease {_mb(request.num_bytes)}: the most is {_mb(most)}, "

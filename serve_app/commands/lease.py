@@ -201,28 +201,36 @@ def _granted(ctx: click.Context, leases: LeaseClient, *, wait: bool, **request: 
     """Ends the command with exit code 1 where there is no room and nobody wants to wait."""
     from serve_app.leases.client import NotGranted
 
-    key, began_s = secrets.token_hex(8), time.monotonic()
+    key, began_s, progress = secrets.token_hex(8), time.monotonic(), _Progress()
     while True:
         answer = leases.acquire(**request, key=key)
         if not isinstance(answer, NotGranted):
-            _clear_progress(wait)
+            progress.clear()
             return answer
         if not wait:
             click.echo(f"{answer.message} (`--wait` waits for room.)", err=True)
             ctx.exit(REFUSED_EXIT_CODE)
-        _progress(f"waiting for {request['vram_mb']:,} MB, {time.monotonic() - began_s:.0f} s: {answer.message}")
+        progress.show(f"waiting for {request['vram_mb']:,} MB, {time.monotonic() - began_s:.0f} s: {answer.message}")
         time.sleep(answer.retry_after_ms / 1000)
 
 
-def _progress(line: str) -> None:
-    """One line that is written over; nothing where no terminal shows it."""
-    if sys.stderr.isatty():
-        click.echo(f"\r\x1b[K{line}", err=True, nl=False)
+class _Progress:
+    """One line on stderr that is written over in a terminal; in a pipe, the first one alone."""
 
+    def __init__(self) -> None:
+        self._is_terminal = sys.stderr.isatty()
+        self._was_shown = False
 
-def _clear_progress(was_waiting: bool) -> None:
-    if was_waiting and sys.stderr.isatty():
-        click.echo("\r\x1b[K", err=True, nl=False)
+    def show(self, line: str) -> None:
+        if self._is_terminal:
+            click.echo(f"\r\x1b[K{line}", err=True, nl=False)
+        elif not self._was_shown:
+            click.echo(line, err=True)
+        self._was_shown = True
+
+    def clear(self) -> None:
+        if self._is_terminal and self._was_shown:
+            click.echo("\r\x1b[K", err=True, nl=False)
 
 
 def _table(found: Iterable[dict[str, Any]]) -> Table:

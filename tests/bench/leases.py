@@ -45,6 +45,7 @@ class Row:
     pairs_per_s_50: float
     call_ms_50: float
     echo_ms: float
+    echo_p99_ms: float
     commit_ms: float
 
     @property
@@ -194,19 +195,36 @@ def _round(at: Addresses, commits: Commits, size: Size) -> dict[str, float]:
         "pairs_per_s_50": per_s_50,
         "call_ms_50": statistics.median(calls_50),
         "echo_ms": statistics.median(echoes),
+        "echo_p99_ms": statistics.quantiles(echoes, n=100)[-1],
         "commit_ms": statistics.median(written),
     }
 
 
 def show(rows: Sequence[Row]) -> None:
-    heads = ("held", "acquire", "release", "call", "p99", "pairs/s", "50: call", "50: pairs/s", "echo", "commit")
+    heads = (
+        "held",
+        "acquire",
+        "release",
+        "call",
+        "p99",
+        "pairs/s",
+        "50: call",
+        "50: pairs/s",
+        "echo",
+        "echo p99",
+        "commit",
+    )
     print("".join(f"{head:>12}" for head in (*heads, "call/echo", "/(echo+commit)")), " (times in ms)")
     for row in rows:
         cells = [f"{row.num_held:,}"]
         cells += [f"{ms:.2f}" for ms in (row.acquire_ms, row.release_ms, row.call_ms, row.call_p99_ms)]
         cells += [f"{row.pairs_per_s:,.0f}", f"{row.call_ms_50:.2f}", f"{row.pairs_per_s_50:,.0f}"]
-        cells += [f"{value:.2f}" for value in (row.echo_ms, row.commit_ms, row.over_echo, row.over_base)]
+        cells += [f"{value:.2f}" for value in _bases(row)]
         print("".join(f"{cell:>12}" for cell in cells))
+
+
+def _bases(row: Row) -> tuple[float, ...]:
+    return row.echo_ms, row.echo_p99_ms, row.commit_ms, row.over_echo, row.over_base
 
 
 def main() -> None:

@@ -67,6 +67,9 @@ class TestAcquire:
         refusal = Leases().refused(request(gb=17.29))
         assert (refusal.reason, refusal.retry_after_ms) == (LeaseRefusalReason.TOO_LARGE, None)
 
+    def test_while_no_device_is_known_nothing_is_refused_for_good(self) -> None:
+        assert Leases(rooms=[]).refused(request()).reason is LeaseRefusalReason.NO_ROOM
+
     def test_there_is_a_limit_on_how_many_are_held(self) -> None:
         leases = Leases(policy=LeasePolicy(max_leases=1))
         leases.granted(request(gb=0.1))

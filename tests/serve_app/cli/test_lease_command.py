@@ -176,6 +176,8 @@ class TestRun:
     def test_it_waits_for_room_when_asked_to(self, server: LeaseProcess) -> None:
         first = json.loads(headroom(server, "acquire", "--vram", "17GB", "--client", "me", "--json").stdout)
         process = running(server, "print('at last')", "--vram", "2GB", "--wait")
+        assert process.stderr is not None
+        assert process.stderr.readline().startswith("waiting for 2,000 MB, 0 s: No device has")
         headroom(server, "release", first["lease_id"], "--epoch", str(first["epoch"]), "--client", "me")
         out, _ = process.communicate(timeout=60)
         assert (process.returncode, out) == (0, "at last\n")
