@@ -193,10 +193,12 @@ class GrpcServer:
     port: int
     _server: grpc.aio.Server
     _health: Any
+    _service: LeaseService
 
     async def close(self) -> None:
-        """Lets calls end for a few seconds; watchers are cut off after that."""
+        """Ends all watching, and lets calls end for a few seconds."""
         await self._health.enter_graceful_shutdown()
+        self._service.end_watching()
         await self._server.stop(GRACE_S)
 
 
@@ -227,7 +229,7 @@ async def serve_grpc(
     reflection.enable_server_reflection((SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
     bound = _bound(server, f"{host}:{port}", tls)
     await server.start()
-    return GrpcServer(bound, server, health_service)
+    return GrpcServer(bound, server, health_service, service)
 
 
 def _bound(server: grpc.aio.Server, address: str, tls: Tls | None) -> int:

@@ -54,7 +54,7 @@ def _typed(query: Mapping[str, str]) -> dict[str, Any]:
     """Query values are text; the one number among them is made one, if it is one."""
     fields: dict[str, Any] = dict(query)
     if fields.get("page_size", "").isascii() and fields.get("page_size", "").isdigit():
-        fields["page_size"] = int(fields["page_size"][:9])
+        fields["page_size"] = int(fields["page_size"][:9])  # longer ones are too large all the same
     return fields
 
 

@@ -120,6 +120,10 @@ class LeaseService:
     def watching(self, client: str | None = None) -> AbstractContextManager[Watcher | None]:
         return self._watchers.watching(client)
 
+    def end_watching(self) -> None:
+        """For a server that closes: its watchers would keep it waiting."""
+        self._watchers.end()
+
     def now_s(self) -> float:
         return self._clock.now_s()
 

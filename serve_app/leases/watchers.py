@@ -31,6 +31,7 @@ class Watcher:
         self._waiting: deque[Change] = deque(maxlen=_MAX_WAITING)
         self._num_lost = 0
         self._arrived = asyncio.Event()
+        self._is_ended = False
 
     def tell(self, change: Change) -> None:
         if self._client is not None and change.lease.client != self._client:
@@ -39,11 +40,18 @@ class Watcher:
         self._waiting.append(change)
         self._arrived.set()
 
+    def end(self) -> None:
+        """Iterating stops after what is waiting."""
+        self._is_ended = True
+        self._arrived.set()
+
     def __aiter__(self) -> Watcher:
         return self
 
     async def __anext__(self) -> Told:
         while not self._waiting:
+            if self._is_ended:
+                raise StopAsyncIteration
             self._arrived.clear()
             await self._arrived.wait()
         told = Told(self._waiting.popleft(), self._num_lost)
@@ -67,6 +75,10 @@ class Watchers:
             yield watcher
         finally:
             self._all.discard(watcher)
+
+    def end(self) -> None:
+        for watcher in self._all:
+            watcher.end()
 
     def tell(self, changes: Iterable[Change]) -> None:
         if not self._all:

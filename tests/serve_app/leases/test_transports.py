@@ -237,6 +237,16 @@ class TestGrpcServer:
             watch.cancel()
             assert (event.kind, event.lease.epoch) == ("granted", lease.epoch)
 
+    async def test_watching_ends_when_the_server_closes(self, bench: Bench) -> None:
+        pb, services = messages_and_services()
+        async with running(bench) as service:
+            server = await serve_grpc(service, port=0)
+            async with grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
+                watch = services.ModelOpsStub(channel).WatchGpuLeases(pb.WatchGpuLeasesRequest())
+                await watch.initial_metadata()
+                await server.close()
+                assert await watch.read() is grpc.aio.EOF
+
     async def test_a_key_the_keyring_refuses_gets_nowhere(self, bench: Bench) -> None:
         class OneKey:
             def may_listen(self, host: str, *, encrypted: bool) -> str | None:
