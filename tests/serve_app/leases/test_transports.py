@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -350,3 +351,10 @@ async def reflected(channel: grpc.aio.Channel, service: str) -> Any:
         return await call(request)
 
     return ask
+
+
+class TestCompiling:
+    def test_the_solver_can_be_loaded_beside_it(self) -> None:
+        """protoc's library in the same process would abort it."""
+        program = "from serve_app.leases.rpcs import messages_and_services as m; m(); import placement.solver"
+        subprocess.run([sys.executable, "-c", program], check=True)
