@@ -14,9 +14,10 @@ _OWN = (
     "tests.bench.tracing_cost",
     "tests.bench.packing",
     "tests.bench.planner",
+    "tests.bench.leases",
 )
 _PEERS = ("tests.bench.peers",)
-_KNOW_QUICK = ("tests.bench.address", "tests.bench.peers", "tests.bench.packing")
+_KNOW_QUICK = ("tests.bench.address", "tests.bench.peers", "tests.bench.packing", "tests.bench.leases")
 
 
 def main() -> int:

@@ -1,0 +1,246 @@
+"""`modelops.ModelOps` on an own `grpc.aio` server: reflection, health service, TLS, keys, limits.
+
+Ray Serve's gRPC proxy is not used: it binds all interfaces and knows neither TLS nor interceptors.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc  # type: ignore[import-untyped]  # ships no types
+from grpc_reflection.v1alpha import reflection  # type: ignore[import-untyped]  # ships no types
+
+from placement.lease import DEFAULT_TTL_S, MB, Hold, Lease, LeaseRefusal, LeaseRequest
+from serve_app.errors import AlreadyRunning
+from serve_app.leases.codes import CODES
+from serve_app.leases.keyring import Keyring, LoopbackOnly, check_listener
+from serve_app.leases.rpcs import SERVICE, Handlers, RpcError, messages_and_services
+from serve_app.leases.service import LeaseService
+from serve_app.leases.wire import DEFAULT_PAGE, ListRequest, acquired, page, parsed, shown
+
+GRPC_PORT: Final = 7212
+MAX_MESSAGE_BYTES: Final = 4 << 20
+MAX_METADATA_BYTES: Final = 16 << 10
+MAX_CALLS: Final = 1024
+MAX_CALL_S: Final = 600.0
+"""For calls of other parts that come without a deadline of their own."""
+GRACE_S: Final = 5.0
+_KEY_HEADER: Final = "authorization"
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tls:
+    """PEM texts of the server's key and its certificate chain."""
+
+    private_key: bytes = field(repr=False)
+    certificate_chain: bytes
+
+
+class ModelOps:
+    """The RPCs. Named as in the .proto file, because gRPC finds them by name."""
+
+    def __init__(self, service: LeaseService, handlers: Handlers) -> None:
+        self._service = service
+        self._handlers = handlers
+        self._pb, _ = messages_and_services()
+
+    async def AcquireGpuLease(self, asked: Any, context: Context) -> Any:  # noqa: N802
+        request = LeaseRequest(
+            client=asked.client,
+            model_name=asked.model_name,
+            num_bytes=asked.vram_estimate_mb * MB,
+            priority=asked.priority,
+            ttl_s=asked.ttl_seconds if asked.HasField("ttl_seconds") else DEFAULT_TTL_S,
+            key=asked.idempotency_key if asked.HasField("idempotency_key") else None,
+        )
+        answer = await self._service.acquire(request)
+        if isinstance(answer, LeaseRefusal):
+            await _abort_unless_answer(answer, context)
+        return self._pb.AcquireGpuLeaseAnswer(**acquired(answer, now_s=self._service.now_s()))
+
+    async def RenewGpuLease(self, asked: Any, context: Context) -> Any:  # noqa: N802
+        answer = await self._service.renew(_hold(asked, acknowledges_notice=asked.acknowledges_notice))
+        return self._lease(await _granted(answer, context))
+
+    async def ReleaseGpuLease(self, asked: Any, context: Context) -> Any:  # noqa: N802
+        lease = await _granted(await self._service.release(_hold(asked)), context)
+        return self._pb.ReleaseGpuLeaseAnswer(released=True, lease_id=lease.lease_id)
+
+    async def ListGpuLeases(self, asked: Any, context: Context) -> Any:  # noqa: N802
+        fields = {
+            "client": asked.client,
+            "device": asked.device,
+            "state": asked.state or None,
+            "page_size": asked.page_size or DEFAULT_PAGE,
+            "page_token": asked.page_token,
+        }
+        request = parsed(ListRequest, fields)
+        if isinstance(request, str):
+            return await context.abort(grpc.StatusCode.INVALID_ARGUMENT, request)
+        found = page(await self._service.held(), request, now_s=self._service.now_s())
+        leases = [self._pb.GpuLease(**lease) for lease in found.pop("leases")]
+        return self._pb.ListGpuLeasesAnswer(leases=leases, **found)
+
+    async def WatchGpuLeases(self, asked: Any, context: Context) -> AsyncIterator[Any]:  # noqa: N802
+        with self._service.watching(asked.client or None) as watcher:
+            if watcher is None:
+                await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "Too many watchers. Try again later.")
+            await context.send_initial_metadata(())  # the caller knows now that nothing is missed from here on
+            async for told in watcher:
+                lease = self._lease(told.change.lease)
+                yield self._pb.GpuLeaseEvent(kind=told.change.kind.value, lease=lease, num_lost=told.num_lost)
+
+    async def GetHealth(self, asked: Any, context: Context) -> Any:  # noqa: N802
+        told = {"status": "ok", "num_leases": self._service.num_held()}
+        if "GetHealth" in self._handlers.by_rpc:
+            told |= await self._handled("GetHealth", {}, context)
+        return self._pb.GetHealthAnswer(**told)
+
+    async def Infer(self, asked: Any, context: Context) -> Any:  # noqa: N802
+        return self._pb.InferAnswer(**await self._handled("Infer", {"body": asked.body}, context))
+
+    async def LoadModel(self, asked: Any, context: Context) -> Any:  # noqa: N802
+        return self._pb.ModelAnswer(**await self._handled("LoadModel", {"model_name": asked.model_name}, context))
+
+    async def UnloadModel(self, asked: Any, context: Context) -> Any:  # noqa: N802
+        return self._pb.ModelAnswer(**await self._handled("UnloadModel", {"model_name": asked.model_name}, context))
+
+    async def SubmitJob(self, asked: Any, context: Context) -> Any:  # noqa: N802
+        return self._pb.SubmitJobAnswer(**await self._handled("SubmitJob", {"body": asked.body}, context))
+
+    async def _handled(self, rpc: str, fields: dict[str, Any], context: Context) -> dict[str, Any]:
+        limit_s = min(context.time_remaining() or MAX_CALL_S, MAX_CALL_S)  # None where the caller gave none
+        try:
+            async with asyncio.timeout(limit_s):
+                return await self._handlers.of(rpc)(fields)
+        except RpcError as error:
+            return await context.abort(grpc.StatusCode[error.code], error.message)
+        except TimeoutError:
+            return await context.abort(grpc.StatusCode.DEADLINE_EXCEEDED, f"{rpc} took longer than {limit_s:.0f} s.")
+
+    def _lease(self, lease: Lease) -> Any:
+        return self._pb.GpuLease(**shown(lease, now_s=self._service.now_s()))
+
+
+def _hold(asked: Any, *, acknowledges_notice: bool = False) -> Hold:
+    return Hold(
+        client=asked.client, lease_id=asked.lease_id, epoch=asked.epoch, acknowledges_notice=acknowledges_notice
+    )
+
+
+async def _granted(answer: Lease | LeaseRefusal, context: Context) -> Lease:
+    if isinstance(answer, LeaseRefusal):
+        await context.abort(CODES[answer.reason][0], answer.message)
+    assert isinstance(answer, Lease), "abort raises"
+    return answer
+
+
+async def _abort_unless_answer(refusal: LeaseRefusal, context: Context) -> None:
+    code = CODES[refusal.reason][0]
+    if code is not grpc.StatusCode.OK:
+        await context.abort(code, refusal.message)
+
+
+class _KeyCheck(grpc.aio.ServerInterceptor):
+    """Asks the keyring before any RPC, those of reflection and health included."""
+
+    def __init__(self, keyring: Keyring) -> None:
+        self._keyring = keyring
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any] | None]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> Any:
+        handler = await continuation(handler_call_details)
+        reason = self._keyring.refusal(
+            _key_of(handler_call_details), rpc=handler_call_details.method.rsplit("/", 1)[-1]
+        )
+        return handler if reason is None or handler is None else _refusing(handler, reason)
+
+
+def _key_of(details: grpc.HandlerCallDetails) -> str | None:
+    values = [str(value) for name, value in details.invocation_metadata or () if name == _KEY_HEADER]
+    return values[0].removeprefix("Bearer ") if len(values) == 1 else None
+
+
+def _refusing(handler: Any, reason: str) -> Any:
+    """A handler of the same kind that only refuses."""
+
+    async def refuse(_request: Any, context: Context) -> None:
+        await context.abort(grpc.StatusCode.UNAUTHENTICATED, reason)
+
+    kinds = {
+        (False, False): grpc.unary_unary_rpc_method_handler,
+        (False, True): grpc.unary_stream_rpc_method_handler,
+        (True, False): grpc.stream_unary_rpc_method_handler,
+        (True, True): grpc.stream_stream_rpc_method_handler,
+    }
+    make: Any = kinds[handler.request_streaming, handler.response_streaming]
+    return make(refuse, handler.request_deserializer, handler.response_serializer)
+
+
+@dataclass(frozen=True, slots=True)
+class GrpcServer:
+    """A server that listens. `port` is the one it got."""
+
+    port: int
+    _server: grpc.aio.Server
+    _health: Any
+    _service: LeaseService
+
+    async def close(self) -> None:
+        """Ends all watching, and lets calls end for a few seconds."""
+        await self._health.enter_graceful_shutdown()
+        self._service.end_watching()
+        await self._server.stop(GRACE_S)
+
+
+async def serve_grpc(
+    service: LeaseService,
+    *,
+    host: str = "127.0.0.1",
+    port: int = GRPC_PORT,
+    handlers: Handlers | None = None,
+    keyring: Keyring | None = None,
+    tls: Tls | None = None,
+) -> GrpcServer:
+    """Raises: ListenerRefused where the keyring does not let it listen, AlreadyRunning where the port is taken."""
+    keyring = keyring or LoopbackOnly()
+    check_listener(keyring, host, encrypted=tls is not None)
+    options = [
+        ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+        ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+        ("grpc.max_metadata_size", MAX_METADATA_BYTES),
+        ("grpc.so_reuseport", 0),  # two servers on one port would share its calls
+    ]
+    server = grpc.aio.server(interceptors=[_KeyCheck(keyring)], options=options, maximum_concurrent_rpcs=MAX_CALLS)
+    _, services = messages_and_services()
+    services.add_ModelOpsServicer_to_server(ModelOps(service, handlers or Handlers()), server)
+    health_service = health.aio.HealthServicer()
+    await health_service.set(SERVICE, health_pb2.HealthCheckResponse.SERVING)
+    health_pb2_grpc.add_HealthServicer_to_server(health_service, server)
+    reflection.enable_server_reflection((SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
+    bound = _bound(server, f"{host}:{port}", tls)
+    await server.start()
+    return GrpcServer(bound, server, health_service, service)
+
+
+def _bound(server: grpc.aio.Server, address: str, tls: Tls | None) -> int:
+    try:
+        if tls is None:
+            return server.add_insecure_port(address)
+        pair = (tls.private_key, tls.certificate_chain)
+        return server.add_secure_port(address, grpc.ssl_server_credentials([pair]))
+    except RuntimeError as error:
+        raise AlreadyRunning(
+            f"The lease server cannot listen on {address}.",
+            expected="A free port of this machine.",
+            advice="Look at what listens there with `ss -ltnp`, or name another port.",
+        ) from error
