@@ -125,6 +125,15 @@ class GatewaySection(Section):
     )
 
 
+class LeasesSection(Section):
+    grpc_port: int | None = Field(
+        7212, ge=1, le=65535, description="Port of gRPC on 127.0.0.1, service modelops.ModelOps; null serves none."
+    )
+    zeromq_port: int | None = Field(
+        7211, ge=1, le=65535, description="Port of ZeroMQ on 127.0.0.1, the same messages as JSON; null serves none."
+    )
+
+
 class TracingSection(Section):
     sample_ratio: float = Field(
         1.0, ge=0.0, le=1.0, description="Fraction of requests traced, where the caller has not decided already."
@@ -153,6 +162,9 @@ class ClusterArgs(Section):
     )
     cache: CacheSection = Field(default_factory=CacheSection, description="Cache of answers.")
     gateway: GatewaySection = Field(default_factory=GatewaySection, description="The process that takes requests.")
+    leases: LeasesSection = Field(
+        default_factory=LeasesSection, description="Device memory borrowed by programs outside; REST is at /v1/leases."
+    )
     tracing: TracingSection = Field(
         default_factory=TracingSection, description="Traces; OTLP export is set by the standard OTEL_ variables."
     )

@@ -98,6 +98,14 @@ class GatewaySettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LeaseSettings:
+    """Ports on loopback; None: not served."""
+
+    grpc_port: int | None = 7212
+    zeromq_port: int | None = 7211
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TracingSettings:
     sample_ratio: float
     keep_recent: int
@@ -169,6 +177,7 @@ class Settings:
     gateway: GatewaySettings
     tracing: TracingSettings
     storage: StorageSettings
+    leases: LeaseSettings = field(default_factory=LeaseSettings)
     health: HealthSettings = field(default_factory=HealthSettings)
     maintenance: MaintenanceSettings = field(default_factory=MaintenanceSettings)
     objectives: ObjectivesSettings = field(default_factory=ObjectivesSettings)

@@ -18,6 +18,7 @@ from serve_app.api.control_routes import ControlAnswer, ControlAsked, error_answ
 from serve_app.api.errors import ApiError, invalid, not_found, unavailable
 from serve_app.controller.bringup import Bringup
 from serve_app.controller.fleet_desk import FleetDesk
+from serve_app.leases.rest import PATH as LEASES
 from serve_app.ops.maintenance import HOLDER_PREFIX
 
 _MAX_ALERTS: Final = 1000
@@ -44,6 +45,8 @@ class ControlPages:
         self._fleet = fleet
 
     async def answer(self, asked: ControlAsked) -> ControlAnswer:
+        if asked.path.startswith(LEASES):
+            return await self._desk.leases.answer(asked)
         try:
             match asked.path:
                 case "/v1/fleet":

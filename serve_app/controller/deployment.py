@@ -81,7 +81,10 @@ class Controller:
             ledger=self._ledger,
             fleet=self._fleet,
             telemetry=self._telemetry,
+            lifecycle=self._lifecycle,
             readings=lambda: self._readings,
+            act=lambda action, model: self._actions.act(action, model),  # noqa: PLW0108 - made after it
+            health=self._lease_health,
             on_change=self._publish,
             spawn=self._spawn,
         )
@@ -234,6 +237,10 @@ class Controller:
         """Whatever stands at a route of `api.control_routes`."""
         return await self._pages.answer(asked)
 
+    async def _lease_health(self, _: dict[str, Any]) -> dict[str, Any]:
+        told = await self.health()
+        return {"status": "ok" if told["status"] == "ok" else "degraded", "reason": told["reason"] or told["status"]}
+
     async def act(self, action: ModelAction, model: str) -> dict[str, Any]:
         """Load, unload, sleep, wake, pin or unpin one model."""
         return (await self._actions.act(action, model)).model_dump(mode="json")
@@ -264,6 +271,7 @@ class Controller:
         if inventory is None:
             return
         self._readings = await self._fleet.read(inventory, self._ledger)
+        await self._desk.leases.measured(self._readings)
         self._fence_mismatches()
         self._record_steady()
 

@@ -22,7 +22,9 @@ from serve_app.controller.conditions import USABLE, Conditions
 from serve_app.controller.fleet_link import FleetLink
 from serve_app.controller.forecasts import Forecasts
 from serve_app.controller.health_monitor import FleetFacts, HealthMonitor, HealthRecords
+from serve_app.controller.lease_desk import Act, LeaseDesk
 from serve_app.controller.ledger import Ledger
+from serve_app.controller.lifecycle import Lifecycle
 from serve_app.controller.telemetry import ControllerTelemetry
 from serve_app.controller.views import DeviceFacts
 from serve_app.fleet.actors import DeviceReading
@@ -31,6 +33,7 @@ from serve_app.fleet.device_samples import device_sample
 from serve_app.fleet.health_store import HealthStore
 from serve_app.fleet.watches import NodePolls
 from serve_app.fleet.webhooks import webhooks_of
+from serve_app.leases.rpcs import Handler
 from serve_app.ops.objective_counts import ObjectiveCounts
 
 Spawn = Callable[[Coroutine[Any, Any, None]], None]
@@ -47,7 +50,10 @@ class FleetDesk:
         ledger: Ledger,
         fleet: FleetLink,
         telemetry: ControllerTelemetry,
+        lifecycle: Lifecycle,
         readings: Callable[[], Mapping[str, DeviceReading]],
+        act: Act,
+        health: Handler,
         on_change: Callable[[], None],
         spawn: Spawn,
     ) -> None:
@@ -56,15 +62,15 @@ class FleetDesk:
         self._telemetry = telemetry
         self._readings = readings
         self._spawn = spawn
-        health = bringup.settings.health
+        policy = bringup.settings.health
         self.records = HealthRecords(
             standings=HealthStore(connection),
-            alerts=AlertHistory(connection, max_kept=health.history),
+            alerts=AlertHistory(connection, max_kept=policy.history),
             objectives=ObjectiveCounts(connection),
         )
         self._forecasts = Forecasts()
         self._callbacks = Callbacks()
-        self._webhooks = webhooks_of(health.webhooks, os.environ)
+        self._webhooks = webhooks_of(policy.webhooks, os.environ)
         self._callbacks.add(self._webhooks.offer)
         self._telemetry.expect_alerts(_rules(bringup.settings))
         self.monitor = HealthMonitor(
@@ -79,8 +85,19 @@ class FleetDesk:
             spawn=spawn,
         )
 
+        self.leases = LeaseDesk(
+            bringup=bringup,
+            ledger=ledger,
+            lifecycle=lifecycle,
+            telemetry=telemetry,
+            conditions=self.conditions,
+            act=act,
+            health=health,
+        )
+
     def start(self) -> None:
         self._webhooks.start()
+        self._spawn(self._start_leases())
         self._spawn(self.monitor.watch())
         self._spawn(self.monitor.run())
 
@@ -91,8 +108,13 @@ class FleetDesk:
         return Conditions(
             health=health | emptied,
             cordoned=self.monitor.cordoned,
+            leased_bytes=self.leases.leased_bytes(),
             risk_permille=self._forecasts.risk_permille,
         )
+
+    async def _start_leases(self) -> None:
+        await self._bringup.known.wait()
+        await self.leases.start()
 
     @property
     def unusable(self) -> frozenset[str]:
@@ -106,6 +128,8 @@ class FleetDesk:
             is_cordoned=device.id in self.monitor.cordoned,
             reasons=(*self.monitor.reasons(device.id), *filter(None, (self._forecasts.advice(device.id),))),
             forecast=self._forecasts.row(device.id),
+            num_leases=self.leases.num_on(device.uuid),
+            leased_bytes=self.leases.leased_bytes().get(device.id, 0),
         )
 
     # -- what the parts ask --------------------------------------------------------------------------
@@ -115,6 +139,7 @@ class FleetDesk:
         planned = Counter({device.id: _foreign(device) for device in inventory.devices} if inventory else {})
         for slot in self._ledger.slots.values():
             planned.update({seat.device: slot.share_bytes for seat in slot.seats})
+        planned.update(self.leases.leased_bytes())
         holds = {seat.device for name in self._ledger.tenures for seat in self._ledger.slots[name].seats}
         return FleetFacts(inventory=inventory, planned_bytes=dict(planned), holds=frozenset(holds))
 
@@ -135,14 +160,14 @@ class FleetDesk:
             return
         self._telemetry.watch.keep(node.name for node in inventory.nodes)
         dressed = self.conditions().dress(inventory, (), headroom=self._bringup.settings.fleet.headroom)
-        planned = self._planned_by_us()
+        planned, leased = self._planned_by_us(), self.leases.leased_bytes()
         self._telemetry.devices.polled(
             [
                 device_sample(
                     device,
                     self.monitor.polls.get(device.id, Silence(device=device.id, reason="never polled")),
                     planned_bytes=planned[device.id],
-                    leased_bytes=0,
+                    leased_bytes=leased.get(device.id, 0),
                     foreign_bytes=self._foreign_bytes(device.id),
                     failure_risks=self._forecasts.risk(device.id),
                 )

@@ -16,6 +16,7 @@ from serve_app.controller.claims import Slot, SlotState
 from serve_app.controller.ledger import Ledger, Tenure
 from serve_app.controller.lifecycle import Lifecycle, RestKind
 from serve_app.fleet.actors import DeviceReading
+from serve_app.fleet.process_memory import LEASE_MARK
 from serve_app.fleet.view import keeps_headroom, with_signals
 from serve_app.gateway.routing_table import Backend
 
@@ -93,6 +94,9 @@ class DeviceFacts:
     is_cordoned: bool
     reasons: tuple[str, ...]
     forecast: str = ""
+    num_leases: int = 0
+    leased_bytes: int = 0
+    """What the pooled share of all leases holds."""
 
 
 def fleet(
@@ -215,6 +219,8 @@ def _device_view(
 ) -> DeviceView:
     used = reading.used_bytes if reading else device.total_bytes
     shares = [_share_view(slot, ledger.tenures.get(slot.name), reading) for slot in _slots_on(device, ledger)]
+    if facts.leased_bytes:
+        shares.append(_leases_view(facts, reading))
     unplanned = max(0, used - sum(share.measured_bytes or 0 for share in shares)) if reading else 0
     others = HolderView(
         name="everything else", kind=HolderKind.FOREIGN, planned_bytes=0, measured_bytes=unplanned, peak_bytes=0
@@ -239,6 +245,18 @@ def _device_view(
         holders=(*shares, others) if reading else tuple(shares),
     )
     return with_signals(view, facts.poll)
+
+
+def _leases_view(facts: DeviceFacts, reading: DeviceReading | None) -> HolderView:
+    """All leases of the device as one holder; what their programs have is measured where `lease run` started them."""
+    marked = [size for marker, size in reading.shares.items() if marker.startswith(LEASE_MARK)] if reading else []
+    return HolderView(
+        name=f"{facts.num_leases} leases",
+        kind=HolderKind.LEASED,
+        planned_bytes=facts.leased_bytes,
+        measured_bytes=sum(marked) if reading else None,
+        peak_bytes=facts.leased_bytes,
+    )
 
 
 def _slots_on(device: Device, ledger: Ledger) -> list[Slot]:

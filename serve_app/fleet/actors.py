@@ -16,7 +16,14 @@ from placement.signals import Poll
 from serve_app.fleet.host_memory import read_host_memory
 from serve_app.fleet.node_watch import NodePoller, Polling
 from serve_app.fleet.probe import ProbeResult, probe
-from serve_app.fleet.process_memory import ProcessKey, end_processes, proportional_set_bytes, share_processes
+from serve_app.fleet.process_memory import (
+    LEASE_MARK,
+    ProcessKey,
+    end_processes,
+    marked_processes,
+    proportional_set_bytes,
+    share_processes,
+)
 
 _REAP_TIMEOUT_S = 10.0
 
@@ -55,8 +62,10 @@ class DeviceWarden:
         return _visible_cuda_uuid() if self._kind is DeviceKind.CUDA else ""
 
     def read(self, shares: Mapping[str, ShareProcesses]) -> DeviceReading:
-        """Measure the device and each named share on it."""
-        processes = {marker: share_processes(share.process, share.marker) for marker, share in shares.items()}
+        """Measure the device, each named share on it, and whatever runs inside a lease."""
+        marked = marked_processes()
+        processes = {marker: share_processes(share.process, share.marker, marked) for marker, share in shares.items()}
+        processes |= {marker: tuple(keys) for marker, keys in marked.items() if marker.startswith(LEASE_MARK)}
         return self._read_cuda(processes) if self._kind is DeviceKind.CUDA else self._read_host(processes)
 
     def poll(self, polling: Polling, timeout_s: float) -> tuple[Poll, ...]:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import psutil
 
 SHARE_VARIABLE = "HEADROOM_SHARE"
 """Set in a replica before it starts its engine, so that every child carries it."""
+LEASE_MARK = "lease:"
+"""Begins the mark of programs that `headroom lease run` started; the lease's id follows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,25 +36,32 @@ def process_tree(pid: int) -> tuple[ProcessKey, ...]:
         return ()
 
 
-def marked_processes(marker: str) -> tuple[ProcessKey, ...]:
-    """Processes of this node that were started with `HEADROOM_SHARE=<marker>` in their environment.
+def marked_processes() -> dict[str, list[ProcessKey]]:
+    """Processes of this node by the `HEADROOM_SHARE` in the environment they were started with.
 
     Finds an engine core whose parent is already dead, which no process tree shows any more.
     """
-    found = []
+    found: dict[str, list[ProcessKey]] = {}
     for process in psutil.process_iter():
         try:
-            if process.environ().get(SHARE_VARIABLE) == marker:
-                found.append(ProcessKey(process.pid, process.create_time()))
+            marker = process.environ().get(SHARE_VARIABLE)
+            if marker is not None:
+                found.setdefault(marker, []).append(ProcessKey(process.pid, process.create_time()))
         except (psutil.NoSuchProcess, psutil.AccessDenied, psutil.ZombieProcess):
             continue
-    return tuple(found)
+    return found
 
 
-def share_processes(root: ProcessKey, marker: str) -> tuple[ProcessKey, ...]:
-    """Everything that belongs to one share: the replica's tree, and what it left behind."""
+def share_processes(
+    root: ProcessKey, marker: str, marked: Mapping[str, Sequence[ProcessKey]] | None = None
+) -> tuple[ProcessKey, ...]:
+    """Everything that belongs to one share: the replica's tree, and what it left behind.
+
+    `marked` are all marked processes of the node; None looks for them.
+    """
     tree = process_tree(root.pid) if is_running(root) else ()
-    return tuple(dict.fromkeys((*tree, *marked_processes(marker))))
+    known = marked_processes() if marked is None else marked
+    return tuple(dict.fromkeys((*tree, *known.get(marker, ()))))
 
 
 def is_running(key: ProcessKey) -> bool:

@@ -47,6 +47,9 @@ class Pools:
     def holds(self, device: str, num_bytes: int) -> bool:
         return num_bytes <= self._sizes.get(device, 0)
 
+    def size(self, device: str) -> int:
+        return self._sizes.get(device, 0)
+
     async def grow(self, device: str, num_bytes: int, *, at_most: int) -> bool:
         """Whether the share holds `num_bytes` now. The last step is cut to `at_most`, the device's room."""
         async with self._locks.setdefault(device, asyncio.Lock()):

@@ -22,6 +22,7 @@ from typing import Final
 import grpc
 
 from serve_app.errors import HeadroomError
+from serve_app.fleet.process_memory import LEASE_MARK, SHARE_VARIABLE
 from serve_app.leases import tenancy
 from serve_app.leases.client import Grant, LeaseClient, LeaseLost, terms_of
 from serve_app.leases.clock import SystemClock
@@ -54,6 +55,7 @@ def child_environment(grant: Grant, notice: Path, environment: Mapping[str, str]
     """`CUDA_VISIBLE_DEVICES` is left alone where the device is no GPU."""
     variables = {
         "HEADROOM_LEASE_ID": grant.lease_id,
+        SHARE_VARIABLE: f"{LEASE_MARK}{grant.lease_id}",
         "HEADROOM_LEASE_EPOCH": str(grant.epoch),
         "HEADROOM_LEASE_CLIENT": grant.client,
         "HEADROOM_LEASE_DEVICE": grant.device,

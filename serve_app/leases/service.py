@@ -108,6 +108,14 @@ class LeaseService:
     async def release(self, hold: Hold) -> Lease | LeaseRefusal:
         return await self._observed("ReleaseGpuLease", "done", self._release(hold))
 
+    def now_held(self) -> Sequence[Lease]:
+        """The same as known now, for whoever only looks: what was answered last may not be written down yet."""
+        return tuple(self._book.index.held.values())
+
+    def pooled_bytes(self, device: str) -> int:
+        """What the device's share for all leases holds, free steps included."""
+        return max(self._pools.size(device), self._book.index.leased_bytes(device))
+
     async def held(self) -> Sequence[Lease]:
         """All leases that take room, in the order of their epochs."""
         self._catch_up()

@@ -77,7 +77,9 @@ class LiveCluster:
 
     def __init__(self, config: str, *, home: Path, environment: Mapping[str, str] | None = None) -> None:
         self.home = home
-        http_port, self.ray_port, dashboard_port = free_ports(3)
+        http_port, self.ray_port, dashboard_port, self.grpc_port, self.zeromq_port = free_ports(5)
+        config = config.replace("grpc_port: 7212", f"grpc_port: {self.grpc_port}")
+        config = config.replace("zeromq_port: 7211", f"zeromq_port: {self.zeromq_port}")
         self.url = f"http://127.0.0.1:{http_port}"
         self.dashboard_url = f"http://127.0.0.1:{dashboard_port}"
         self.file = home / "cluster.yaml"

@@ -1,0 +1,260 @@
+"""Leases in the controller: what may be leased where, who else gives room for them, and the ports they are asked at.
+
+Puts `leases` and the fleet together; the rules are in `placement.lease_rules`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from typing import Any, Final
+
+import zmq.asyncio
+
+from placement.inventory import Device, HoldingKind
+from placement.lease import LeasePolicy, LeaseRoom, Reclaimable, ReclaimKind, lease_room_bytes
+from placement.lease_preemption import Claim, StepKind
+from serve_app.api.control_routes import ControlAnswer, ControlAsked
+from serve_app.api.wire import ModelAction, ModelAnswer, ModelOutcome
+from serve_app.controller.bringup import Bringup
+from serve_app.controller.conditions import Conditions
+from serve_app.controller.ledger import Ledger
+from serve_app.controller.lifecycle import Lifecycle
+from serve_app.controller.telemetry import ControllerTelemetry
+from serve_app.errors import AlreadyRunning, HeadroomError
+from serve_app.fleet.actors import DeviceReading
+from serve_app.fleet.groups import Seat, seats
+from serve_app.fleet.lease_share import RayShare
+from serve_app.fleet.measurements import store_path
+from serve_app.fleet.process_memory import LEASE_MARK
+from serve_app.leases.book import LeaseBook
+from serve_app.leases.calls import LeaseCalls
+from serve_app.leases.clock import SystemClock
+from serve_app.leases.grpc_server import GrpcServer, serve_grpc
+from serve_app.leases.rest import answer_rest
+from serve_app.leases.rpcs import Handler, Handlers, RpcError
+from serve_app.leases.service import LeaseService
+from serve_app.leases.zeromq_server import ZeromqServer, serve_zeromq
+from serve_app.logs import logger
+from tracing import names
+from tracing.spans import operation
+
+_ASK_AGAIN_S: Final = 0.5
+_SPANS: Final = {
+    "AcquireGpuLease": names.LeaseSpan.ACQUIRE,
+    "RenewGpuLease": names.LeaseSpan.RENEW,
+    "ReleaseGpuLease": names.LeaseSpan.RELEASE,
+}
+Act = Callable[[ModelAction, str], Awaitable[ModelAnswer]]
+
+
+class LeaseDesk:
+    """`conditions` says what is known of the devices, `act` loads, unloads or puts a model to sleep."""
+
+    def __init__(
+        self,
+        *,
+        bringup: Bringup,
+        ledger: Ledger,
+        lifecycle: Lifecycle,
+        telemetry: ControllerTelemetry,
+        conditions: Callable[[], Conditions],
+        act: Act,
+        health: Handler,
+    ) -> None:
+        self._bringup = bringup
+        self._ledger = ledger
+        self._lifecycle = lifecycle
+        self._telemetry = telemetry
+        self._conditions = conditions
+        self._act = act
+        settings = bringup.settings
+        policy, clock = LeasePolicy(), SystemClock()
+        self._service = LeaseService(
+            book=LeaseBook(store_path(settings.storage.home).with_name("leases.sqlite"), clock=clock, policy=policy),
+            rooms=self.rooms,
+            share=RayShare(self._seat_of),
+            clock=clock,
+            policy=policy,
+            reclaimer=self,
+            observer=self,
+        )
+        handlers = Handlers(by_rpc={"GetHealth": health, "LoadModel": self._load, "UnloadModel": self._unload})
+        self._handlers = handlers
+        self._calls = LeaseCalls(self._service, handlers)
+        self._servers: list[GrpcServer | ZeromqServer] = []
+        self._vacated: set[str] = set()
+
+    async def start(self) -> None:
+        """Once there is a fleet to lease. A port that is taken is said and does without; REST is always there."""
+        await self._service.start()
+        settings = self._bringup.settings.leases
+        for port, serve in ((settings.grpc_port, self._grpc), (settings.zeromq_port, self._zeromq)):
+            if port is None:
+                continue
+            try:
+                self._servers.append(await serve(port))
+            except (AlreadyRunning, HeadroomError) as error:
+                _log.error("leases are not served on a port", port=port, reason=str(error))
+
+    # -- what the controller asks --------------------------------------------------------------------
+
+    def leased_bytes(self) -> dict[str, int]:
+        """By device id, what its pooled share holds."""
+        held = {device.id: self._service.pooled_bytes(device.uuid) for device in self._devices()}
+        return {device: num_bytes for device, num_bytes in held.items() if num_bytes}
+
+    def num_on(self, uuid: str) -> int:
+        return sum(lease.device == uuid for lease in self._service.now_held())
+
+    async def answer(self, asked: ControlAsked) -> ControlAnswer:
+        answer = await answer_rest(
+            self._calls, method=asked.method, path=asked.path, query=asked.query, body=asked.body
+        )
+        return ControlAnswer(status=answer.status, body=answer.body, headers=answer.headers)
+
+    async def measured(self, readings: Mapping[str, DeviceReading]) -> None:
+        """What the processes of lease holders have; a lease whose device was not read is left out."""
+        found = {
+            marker.removeprefix(LEASE_MARK): num_bytes
+            for reading in readings.values()
+            for marker, num_bytes in reading.shares.items()
+            if marker.startswith(LEASE_MARK)
+        }
+        read = {device.uuid for device in self._devices() if device.id in readings}
+        held = [lease for lease in self._service.now_held() if lease.device in read]
+        await self._service.measured({lease.lease_id: found.get(lease.lease_id, 0) for lease in held})
+        await self._turn_away()
+        self._telemetry.leases.show(_by_state(lease.state.value for lease in self._service.now_held()))
+
+    def rooms(self) -> tuple[LeaseRoom, ...]:
+        return tuple(self._room(device) for device in self._devices())
+
+    # -- what leases ask -----------------------------------------------------------------------------
+
+    async def reclaim(self, claim: Claim) -> None:
+        """Idle models go to sleep for a lease of higher priority. Caches of engines do not shrink while they run."""
+        for step in claim.steps:
+            if step.kind is StepKind.SLEEP_MODEL:
+                with operation(names.LeaseSpan.PREEMPT, {names.MODEL: step.name, names.NUM_BYTES: step.num_bytes}):
+                    await self._when_free(ModelAction.SLEEP, step.name)
+
+    def answered(self, rpc: str, result: str, *, duration_s: float) -> None:
+        granted = result == "granted"
+        if rpc == "AcquireGpuLease":
+            self._telemetry.leases.answered("granted" if granted else "refused", duration_s=duration_s)
+        if rpc in _SPANS:
+            with operation(_SPANS[rpc], {names.LEASE_GRANTED: granted, names.REASON: result}):
+                pass
+
+    # -- parts ---------------------------------------------------------------------------------------
+
+    def _devices(self) -> tuple[Device, ...]:
+        inventory = self._bringup.state.inventory
+        return inventory.devices if inventory is not None else ()
+
+    def _room(self, device: Device) -> LeaseRoom:
+        headroom = self._bringup.settings.fleet.headroom
+        conditions = self._conditions()
+        taken = self._planned(device.id) + _foreign(device)
+        return LeaseRoom(
+            device=device.uuid,
+            node=device.node,
+            num_bytes=lease_room_bytes(total_bytes=device.total_bytes, headroom=headroom, taken_bytes=taken),
+            most_bytes=lease_room_bytes(total_bytes=device.total_bytes, headroom=headroom),
+            is_usable=not conditions.unusable(device) and device.id not in conditions.cordoned,
+            reclaimables=tuple(self._idle_models(device.id)),
+        )
+
+    def _planned(self, device: str) -> int:
+        """All replicas there at rest, and the largest of their starts beside them."""
+        slots = [slot for slot in self._ledger.slots.values() if any(seat.device == device for seat in slot.seats)]
+        above = max((slot.peak_bytes - slot.share_bytes for slot in slots), default=0)
+        return sum(slot.share_bytes for slot in slots) + above
+
+    def _idle_models(self, device: str) -> Iterator[Reclaimable]:
+        settings = self._bringup.settings
+        idle = self._lifecycle.may_sleep(
+            settings.models, now_s=time.monotonic(), idle_after_s=settings.fleet.idle_after_s
+        )
+        for model in idle:
+            num_bytes = sum(
+                slot.share_bytes
+                for slot in self._ledger.slots.values()
+                if slot.model == model.id and any(seat.device == device for seat in slot.seats)
+            )
+            if num_bytes:
+                kind = ReclaimKind.IDLE_MODEL
+                yield Reclaimable(name=model.id, num_bytes=num_bytes, kind=kind, priority=model.priority)
+
+    def _seat_of(self, uuid: str) -> Seat | None:
+        inventory = self._bringup.state.inventory
+        for node in inventory.nodes if inventory is not None else ():
+            by_id = {seat.device: seat for seat in seats(node)}
+            for device in node.devices:
+                if device.uuid == uuid:
+                    return by_id[device.id]
+        return None
+
+    async def _turn_away(self) -> None:
+        """Holders on a device that must be emptied are told; those of one that is well again may stay."""
+        conditions = self._conditions()
+        ill = {device.uuid: why for device in self._devices() if (why := conditions.unusable(device))}
+        for uuid in ill.keys() - self._vacated:
+            await self._service.vacate(uuid, reason=f"the device is {ill[uuid]}")
+        for uuid in self._vacated - ill.keys():
+            await self._service.readmit(uuid)
+        self._vacated = set(ill)
+
+    async def _when_free(self, action: ModelAction, model: str) -> ModelAnswer:
+        """Waits while another change is under way; whoever asks has a deadline of their own."""
+        while True:
+            answer = await self._act(action, model)
+            if answer.outcome is not ModelOutcome.BUSY:
+                return answer
+            await asyncio.sleep(_ASK_AGAIN_S)
+
+    async def _load(self, fields: dict[str, Any]) -> dict[str, Any]:
+        return await self._acted(ModelAction.LOAD, fields)
+
+    async def _unload(self, fields: dict[str, Any]) -> dict[str, Any]:
+        return await self._acted(ModelAction.UNLOAD, fields)
+
+    async def _acted(self, action: ModelAction, fields: dict[str, Any]) -> dict[str, Any]:
+        answer = await self._act(action, str(fields.get("model_name", "")))
+        codes = {
+            ModelOutcome.UNKNOWN: "NOT_FOUND",
+            ModelOutcome.REFUSED: "FAILED_PRECONDITION",
+            ModelOutcome.BUSY: "UNAVAILABLE",
+        }
+        if answer.outcome in codes:
+            raise RpcError(code=codes[answer.outcome], message=answer.message)
+        return {"status": answer.outcome.value, "reason": answer.message}
+
+    async def _grpc(self, port: int) -> GrpcServer:
+        return await serve_grpc(self._service, port=port, handlers=self._handlers)
+
+    async def _zeromq(self, port: int) -> ZeromqServer:
+        return await serve_zeromq(self._calls, context=zmq.asyncio.Context.instance(), port=port)
+
+    async def close(self) -> None:
+        for server in self._servers:
+            with contextlib.suppress(Exception):
+                await server.close()
+        await self._service.close()
+
+
+def _foreign(device: Device) -> int:
+    return sum(one.num_bytes for one in device.holdings if one.kind is HoldingKind.FOREIGN)
+
+
+def _by_state(states: Iterator[str]) -> dict[str, int]:
+    counts = dict.fromkeys(("held", "noticed", "unconfirmed", "revoked"), 0)
+    for state in states:
+        counts[state] = counts.get(state, 0) + 1
+    return counts
+
+
+_log = logger("headroom.leases")
