@@ -124,6 +124,11 @@ def _require_ports(config: ClusterFile, *, ray_port: int, dashboard_port: int) -
         advice="Is Ray running already? Deploy on it with `serve run cluster.yaml`, or give `--ray-port`.",
     )
     require_free(_ADDRESS, dashboard_port, purpose="the Ray dashboard", advice="Give `--dashboard-port`.")
+    leases = config.settings.leases
+    for key, port in (("grpc_port", leases.grpc_port), ("zeromq_port", leases.zeromq_port)):
+        if port is not None:
+            advice = f"Stop that program, or change `leases.{key}`; null serves none."
+            require_free(_ADDRESS, port, purpose=f"leases (`leases.{key}`)", advice=advice)
 
 
 def _say_plan(config: ClusterFile, cluster: LocalCluster) -> None:
