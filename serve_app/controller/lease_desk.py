@@ -42,6 +42,8 @@ from tracing import names
 from tracing.spans import operation
 
 _ASK_AGAIN_S: Final = 0.5
+_SLEEP_S: Final = 30.0
+"""What a model has to answer its requests and end, before a lease takes its place."""
 _SPANS: Final = {
     "AcquireGpuLease": names.LeaseSpan.ACQUIRE,
     "RenewGpuLease": names.LeaseSpan.RENEW,
@@ -71,7 +73,7 @@ class LeaseDesk:
         self._conditions = conditions
         self._act = act
         settings = bringup.settings
-        policy, clock = LeasePolicy(), SystemClock()
+        policy, clock = LeasePolicy(sleep_s=_SLEEP_S, notice_s=_SLEEP_S + 1.0), SystemClock()
         self._service = LeaseService(
             book=LeaseBook(store_path(settings.storage.home).with_name("leases.sqlite"), clock=clock, policy=policy),
             rooms=self.rooms,
@@ -175,11 +177,13 @@ class LeaseDesk:
         return sum(slot.share_bytes for slot in slots) + above
 
     def _idle_models(self, device: str) -> Iterator[Reclaimable]:
+        """Those on their way to sleep first: what was asked for them once counts until it is free."""
         settings = self._bringup.settings
+        going = [model for model in settings.models if model.id in self._lifecycle.resting]
         idle = self._lifecycle.may_sleep(
             settings.models, now_s=time.monotonic(), idle_after_s=settings.fleet.idle_after_s
         )
-        for model in idle:
+        for model in (*going, *idle):
             num_bytes = sum(
                 slot.share_bytes
                 for slot in self._ledger.slots.values()

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import socket
 import subprocess
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -88,6 +90,7 @@ class LiveCluster:
         self._seen: set[psutil.Process] = set()
         self._shared_memory: set[Path] = set()
         self._stopped = False
+        self._joined: list[subprocess.Popen[bytes]] = []
         with self._output.open("wb") as output:
             self._process = subprocess.Popen(
                 [HEADROOM, "up", self.file, "--ray-port", str(self.ray_port), "--dashboard-port", str(dashboard_port)],
@@ -98,6 +101,48 @@ class LiveCluster:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
+
+    def join(self, node: str, *, memory_bytes: int) -> psutil.Process:
+        """A second Ray node on this machine, started as `headroom up` started the first; gives its raylet."""
+        exported = re.findall(r"^export (\w+)=(.*)$", self._output.read_text(), flags=re.MULTILINE)
+        (agent_port,) = free_ports(1)
+        command = [
+            Path(HEADROOM).with_name("ray"), "start", "--block", f"--address=127.0.0.1:{self.ray_port}",
+            "--node-ip-address=127.0.0.1", "--num-cpus=2", f"--memory={memory_bytes}",
+            "--object-store-memory=134217728", f"--labels=headroom.node={node}",
+            f"--dashboard-agent-listen-port={agent_port}", "--disable-usage-stats",
+        ]  # fmt: skip
+        with (self.home / f"{node}.log").open("wb") as output:
+            joined = subprocess.Popen(
+                command,
+                env={**clean_environment(self.home), **{name: shlex.split(value)[0] for name, value in exported}},
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        self._joined.append(joined)
+        process = psutil.Process(joined.pid)
+
+        def raylets() -> list[psutil.Process]:
+            return [one for one in process.children(recursive=True) if "raylet/raylet" in _title(one)]
+
+        return eventually(raylets, deadline_s=60, what=f"a raylet of {node}")[0]
+
+    def joined_processes(self) -> list[psutil.Process]:
+        """Everything below the nodes that joined."""
+        roots = [psutil.Process(one.pid) for one in self._joined if one.poll() is None]
+        return [one for root in roots for one in root.children(recursive=True) if lives(one)]
+
+    @contextlib.contextmanager
+    def beside(self, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
+        """A command that runs while the block does."""
+        process = subprocess.Popen([HEADROOM, *arguments], cwd=ROOT, env=clean_environment(self.home))
+        try:
+            yield process
+        finally:
+            process.terminate()
+            process.wait(_STOP_S)
 
     # -- asking --------------------------------------------------------------------------------------
 
@@ -181,6 +226,9 @@ class LiveCluster:
         if self._stopped:
             return
         self._stopped = True
+        for joined in self._joined:
+            joined.terminate()
+            joined.wait(_STOP_S)
         running = self._process.poll() is None
         run_id = self.run_id if running else ""
         if running:

@@ -1,0 +1,268 @@
+"""Devices that are watched, leased, ill and lost: two Ray nodes on one machine, real engines, signals of a drill.
+
+What a device says is laid over what it really says (`HEADROOM_DRILL_SIGNALS`); everything that follows is real.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+import psutil
+import pytest
+import yaml
+from google.protobuf import descriptor_pool, json_format, message_factory
+from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
+
+from tests.integration.default_models import ROOT, copy_models
+from tests.integration.live_cluster import LiveCluster, lives, short_home
+from tests.integration.traffic import Traffic
+from tests.integration.waiting import eventually
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
+
+GB = 10**9
+SECOND = "second/host"
+MOVED_S = 150.0
+"""Deadline on any machine; the promise is 60 s on two quiet cores, and the time is printed."""
+
+
+def config() -> str:
+    """The shipped file with two models, one of them twice, and a health that is in a hurry."""
+    document = yaml.safe_load((ROOT / "cluster.yaml").read_text())
+    args = document["applications"][0]["args"]
+    mini, small, _ = args["models"]
+    args["models"] = [{**mini, "replicas": 2}, small]
+    args["modes"] = {"fast": args["modes"]["fast"]}
+    args["health"] = {
+        "rest_s": 3.0,
+        "lost_rest_s": 3.0,
+        "rules": {"ECC_UNCORRECTABLE": {"window_s": 8.0}, "THERMAL_CRITICAL": {"hold_s": 6.0}},
+    }
+    return str(yaml.safe_dump(document, sort_keys=False))
+
+
+class Drill:
+    """The file that devices' signals come from, where it says anything."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+        self.over()
+
+    def says(self, device: str, **signals: Any) -> None:
+        new = self.file.with_suffix(".new")
+        new.write_text(json.dumps({device: signals}))
+        new.replace(self.file)
+
+    def over(self) -> None:
+        self.file.write_text("{}")
+
+
+@pytest.fixture(scope="module")
+def drill_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("drill") / "signals.json"
+
+
+@pytest.fixture(scope="module")
+def two_nodes(drill_file: Path) -> Iterator[LiveCluster]:
+    """Head and second; the second replica of `mini` is on the second node."""
+    home = short_home()
+    copy_models(home, ("mini", "small"))
+    Drill(drill_file)
+    cluster = LiveCluster(config(), home=home, environment={"HEADROOM_DRILL_SIGNALS": str(drill_file)})
+    try:
+        cluster.wait_for_health("ok")
+        cluster.join("second", memory_bytes=8 * GB)
+        eventually(lambda: SECOND in devices(cluster), deadline_s=60, what="the second node in the plan")
+        put_on_second(cluster)
+        yield cluster
+    finally:
+        cluster.stop()
+
+
+def put_on_second(cluster: LiveCluster) -> None:
+    """One replica more than the head has now; replicas of a model keep apart, so it comes to the other node."""
+    document = yaml.safe_load(cluster.file.read_text())
+    args = document["applications"][0]["args"]
+    args["models"][0]["replicas"] = sum(name.startswith("mini") for name in on(cluster, "head/host")) + 1
+    file = cluster.home / "more.yaml"
+    file.write_text(yaml.safe_dump(document, sort_keys=False))
+    done = cluster.headroom("apply", str(file), "--address", cluster.url, "--yes", timeout_s=300)
+    assert done.code == 0, done.out + done.err
+    assert on(cluster, SECOND), done.out
+
+
+@pytest.fixture
+def drill(drill_file: Path) -> Iterator[Drill]:
+    made = Drill(drill_file)
+    yield made
+    made.over()
+
+
+def devices(cluster: LiveCluster) -> dict[str, dict[str, Any]]:
+    return {device["id"]: device for device in cluster.fleet()["devices"]}
+
+
+def health(cluster: LiveCluster, device: str = SECOND) -> str:
+    return str(devices(cluster)[device]["health"])
+
+
+def on(cluster: LiveCluster, device: str) -> list[str]:
+    return [one["name"] for one in devices(cluster)[device]["holders"] if one["kind"] == "replica"]
+
+
+def alerts(cluster: LiveCluster, rule: str) -> list[dict[str, Any]]:
+    page = cluster.get(f"/v1/alerts?rule={rule}").raise_for_status().json()
+    return [alert for alert in page["alerts"] if alert["device"] == SECOND]
+
+
+def until_health(cluster: LiveCluster, wanted: str, *, deadline_s: float = 60) -> None:
+    eventually(lambda: health(cluster) == wanted, deadline_s=deadline_s, what=f"{SECOND} {wanted}")
+
+
+class TestWatch:
+    def test_a_killed_watch_is_replaced_before_anybody_is_taken_for_lost(self, two_nodes: LiveCluster) -> None:
+        watch = below_second(two_nodes, "NodeWatch")
+        before_s = last_poll_s(two_nodes)
+        watch.kill()
+        eventually(lambda: last_poll_s(two_nodes) > before_s, deadline_s=15, what="a poll by the backup")
+        assert health(two_nodes) == "healthy"
+        assert not lives(watch)
+
+
+class TestThrottle:
+    def test_a_hot_device_takes_fewer_requests_after_its_duration_and_all_when_it_is_cool(
+        self, two_nodes: LiveCluster, drill: Drill
+    ) -> None:
+        drill.says(SECOND, temperature_c=90)
+        until_health(two_nodes, "throttled")
+        (alert,) = alerts(two_nodes, "THERMAL_CRITICAL")
+        assert (alert["action"], alert["acted_at_s"] is not None) == ("throttle", True)
+        assert on(two_nodes, SECOND), "what runs there stays"
+        drill.says(SECOND, temperature_c=40)
+        until_health(two_nodes, "healthy")
+
+
+class TestLeases:
+    def test_a_stranger_with_reflection_alone_borrows_and_returns(self, two_nodes: LiveCluster) -> None:
+        with grpc.insecure_channel(f"127.0.0.1:{two_nodes.grpc_port}") as channel:
+            granted = call(channel, "AcquireGpuLease", client="test", model_name="x", vram_estimate_mb=512)
+            assert granted["granted"], granted
+            listed = call(channel, "ListGpuLeases")["leases"]
+            assert [lease["lease_id"] for lease in listed] == [granted["lease_id"]]
+            assert two_nodes.get("/v1/leases").json()["leases"][0]["lease_id"] == granted["lease_id"]
+            hold = {"client": "test", "lease_id": granted["lease_id"], "epoch": granted["epoch"]}
+            assert call(channel, "ReleaseGpuLease", **hold)["released"]
+        assert two_nodes.get("/v1/leases").json()["leases"] == []
+
+    def test_a_program_runs_inside_one_and_is_measured(self, two_nodes: LiveCluster) -> None:
+        program = (
+            "import os, time; held = bytearray(os.urandom(1 << 20) * 200); print('holds', flush=True); time.sleep(20)"
+        )
+        command = (sys.executable, "-c", program)
+        with two_nodes.beside(
+            "lease", "run", "--vram", "512MB", "--ttl", "10s", "--priority", "5", "--server",
+            f"127.0.0.1:{two_nodes.grpc_port}", "--", *command,
+        ) as running:  # fmt: skip
+            seen = eventually(lambda: leased_bytes(two_nodes, at_least=200 << 20), deadline_s=30, what="its bytes")
+            assert seen < 512 * 10**6
+            assert running.wait(60) == 0
+        eventually(lambda: two_nodes.get("/v1/leases").json()["leases"] == [], deadline_s=15, what="no lease left")
+
+
+class TestQuarantine:
+    def test_an_uncorrectable_error_empties_the_device_without_a_failed_request_until_a_probe_passes(
+        self, two_nodes: LiveCluster, drill: Drill
+    ) -> None:
+        num_replicas = len(on(two_nodes, SECOND)) + len(on(two_nodes, "head/host"))
+        with Traffic(two_nodes.url, "mini", num_clients=2) as asked:
+            drill.says(SECOND, ecc_uncorrected=1)
+            until_health(two_nodes, "quarantined", deadline_s=20)
+            eventually(lambda: not on(two_nodes, SECOND), deadline_s=MOVED_S, what=f"{SECOND} empty")
+        assert set(asked.statuses) == {200}
+        assert len(on(two_nodes, "head/host")) == num_replicas
+        (alert,) = alerts(two_nodes, "ECC_UNCORRECTABLE")
+        print(f"uncorrectable error to empty device: {alert['acted_at_s'] - alert['fired_at_s']:.1f} s")  # noqa: T201
+        refused = two_nodes.headroom("uncordon", SECOND, "--address", two_nodes.url)
+        assert "quarantine" in refused.out, "no person lifts a quarantine"
+        until_health(two_nodes, "healthy", deadline_s=90)
+        assert two_nodes.headroom("alerts", "--address", two_nodes.url).out.count("ECC_UNCORRECTABLE") == 1
+
+
+class TestSilence:
+    def test_a_device_that_cannot_be_read_is_lost_and_comes_back_by_a_probe(
+        self, two_nodes: LiveCluster, drill: Drill
+    ) -> None:
+        drill.says(SECOND, silence="fell off the bus")
+        until_health(two_nodes, "lost", deadline_s=20)
+        assert two_nodes.headroom("gpus", "--once", "--address", two_nodes.url).out.count("fell off the bus") >= 1
+        drill.over()
+        until_health(two_nodes, "healthy", deadline_s=60)
+
+
+class TestNodeLost:
+    def test_what_ran_there_runs_elsewhere(self, two_nodes: LiveCluster) -> None:
+        put_on_second(two_nodes)
+        num_replicas = len(on(two_nodes, SECOND)) + len(on(two_nodes, "head/host"))
+        raylet = below_second(two_nodes, "raylet/raylet")
+        with Traffic(two_nodes.url, "small", num_clients=1) as undisturbed:
+            raylet.kill()
+            eventually(
+                lambda: num_ready(two_nodes, on(two_nodes, "head/host")) == num_replicas,
+                deadline_s=MOVED_S,
+                what="every replica on the head",
+            )
+        assert set(undisturbed.statuses) == {200}
+        assert SECOND not in devices(two_nodes)
+
+
+def num_ready(cluster: LiveCluster, names: list[str]) -> int:
+    holders = devices(cluster)["head/host"]["holders"]
+    return sum(one["name"] in names and one["state"] == "ready" for one in holders)
+
+
+def leased_bytes(cluster: LiveCluster, *, at_least: int) -> int:
+    """Measured bytes of leases on any device; 0 while they are fewer than `at_least`."""
+    held = [one for device in devices(cluster).values() for one in device["holders"] if one["kind"] == "leased"]
+    measured = sum(one["measured_bytes"] or 0 for one in held)
+    return measured if measured >= at_least else 0
+
+
+def last_poll_s(cluster: LiveCluster) -> float:
+    lines = cluster.get("/metrics").text.splitlines()
+    wanted = 'headroom_watch_last_poll_timestamp_seconds{node="second"}'
+    return next((float(line.split()[-1]) for line in lines if line.startswith(wanted)), 0.0)
+
+
+def title(process: psutil.Process) -> str:
+    try:
+        return " ".join(process.cmdline())
+    except psutil.Error:
+        return ""
+
+
+def below_second(cluster: LiveCluster, words: str) -> psutil.Process:
+    """The one process of the node that joined with these words in its title."""
+    (found,) = [one for one in cluster.joined_processes() if words in title(one)]
+    return found
+
+
+def call(channel: grpc.Channel, rpc: str, **fields: Any) -> dict[str, Any]:
+    """One call with nothing known but the service's name: every type comes by reflection."""
+    pool = descriptor_pool.DescriptorPool(ProtoReflectionDescriptorDatabase(channel))
+    method = pool.FindServiceByName("modelops.ModelOps").methods_by_name[rpc]
+    asked = message_factory.GetMessageClass(method.input_type)(**fields)
+    answered = message_factory.GetMessageClass(method.output_type)
+    answer = channel.unary_unary(
+        f"/modelops.ModelOps/{rpc}",
+        request_serializer=lambda message: message.SerializeToString(),
+        response_deserializer=answered.FromString,
+    )(asked, timeout=10)
+    told: dict[str, Any] = json_format.MessageToDict(
+        answer, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
+    )
+    return told
