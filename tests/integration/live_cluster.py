@@ -89,6 +89,7 @@ class LiveCluster:
         self._output = home / "up.log"
         self._seen: set[psutil.Process] = set()
         self._shared_memory: set[Path] = set()
+        self._environment = dict(environment or {})
         self._stopped = False
         self._joined: list[subprocess.Popen[bytes]] = []
         with self._output.open("wb") as output:
@@ -105,6 +106,7 @@ class LiveCluster:
     def join(self, node: str, *, memory_bytes: int) -> psutil.Process:
         """A second Ray node on this machine, started as `headroom up` started the first; gives its raylet."""
         exported = re.findall(r"^export (\w+)=(.*)$", self._output.read_text(), flags=re.MULTILINE)
+        variables = {name: shlex.split(value)[0] for name, value in exported}
         (agent_port,) = free_ports(1)
         command = [
             Path(HEADROOM).with_name("ray"), "start", "--block", f"--address=127.0.0.1:{self.ray_port}",
@@ -115,7 +117,7 @@ class LiveCluster:
         with (self.home / f"{node}.log").open("wb") as output:
             joined = subprocess.Popen(
                 command,
-                env={**clean_environment(self.home), **{name: shlex.split(value)[0] for name, value in exported}},
+                env=clean_environment(self.home, {**self._environment, **variables}),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
