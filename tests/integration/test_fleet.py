@@ -15,7 +15,11 @@ import grpc
 import psutil
 import pytest
 import yaml
-from google.protobuf import descriptor_pool, json_format, message_factory
+from google.protobuf import (  # type: ignore[import-untyped]  # ships no types
+    descriptor_pool,
+    json_format,
+    message_factory,
+)
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (  # type: ignore[import-untyped]
     ProtoReflectionDescriptorDatabase,
 )
@@ -157,7 +161,7 @@ class TestLeases:
             listed = call(channel, "ListGpuLeases")["leases"]
             assert [lease["lease_id"] for lease in listed] == [granted["lease_id"]]
             assert two_nodes.get("/v1/leases").json()["leases"][0]["lease_id"] == granted["lease_id"]
-            hold = {"client": "test", "lease_id": granted["lease_id"], "epoch": granted["epoch"]}
+            hold = {"client": "test", "lease_id": granted["lease_id"], "epoch": int(granted["epoch"])}
             assert call(channel, "ReleaseGpuLease", **hold)["released"]
         assert two_nodes.get("/v1/leases").json()["leases"] == []
 
