@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tracing.rules.device_rules import device_rules
-from tracing.rules.health_rules import D1_RULES, DeviceRule, health_rule
+from tracing.rules.health_rules import DeviceRule, health_rule
 from tracing.rules.later_rules import LATER_RULES
 from tracing.rules.rule import RuleGroup
 from tracing.rules.service_rules import ModeLimits, ModelLimits, service_rules
@@ -19,10 +19,10 @@ _SERVICE_INTERVAL_S = 15.0
 class RuleData:
     """What the rules are made of; all of it comes from cluster.yaml."""
 
+    health: tuple[DeviceRule, ...]
     headroom: float
     modes: tuple[ModeLimits, ...]
     models: tuple[ModelLimits, ...]
-    health: tuple[DeviceRule, ...] = D1_RULES
 
 
 def rule_groups(data: RuleData, *, runbooks: str) -> tuple[RuleGroup, ...]:
