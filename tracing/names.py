@@ -118,6 +118,13 @@ class Merge(StrEnum):
     """A fact about the world: the report made last counts."""
 
 
+class BurnWindow(StrEnum):
+    """Values of the label `window` of an objective."""
+
+    LONG = "long"
+    SHORT = "short"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Counter:
     """`max_values` bounds the distinct values of each label; `known` are values created at 0 beside declared ones."""
@@ -418,6 +425,16 @@ ALERTS_ACTIVE = Gauge(
     help="Alerts of the watch that hold now.",
     labels=("rule", "severity"),
 )
+OBJECTIVE_BURN = Gauge(
+    name="headroom_objective_burn_rate",
+    help="How many times faster than allowed the error budget is spent, over the last hour (long) or 5 min (short).",
+    labels=("objective", "window"),
+)
+OBJECTIVE_BUDGET_LEFT = Gauge(
+    name="headroom_objective_budget_left_ratio",
+    help="Part of the error budget of the objective's window that is left; below 0 once it is missed.",
+    labels=("objective",),
+)
 LEASES = Gauge(
     name="headroom_leases",
     help="Leases by state.",
@@ -512,6 +529,7 @@ class Alert(StrEnum):
     CACHE_HIT_RATE_LOW = "CacheHitRateLow"
     REPLICAS_UNAVAILABLE = "ReplicasUnavailable"
     MODEL_LOAD_SLOW = "ModelLoadSlow"
+    OBJECTIVE_BURNING = "ObjectiveBurning"
     WORKER_DEAD = "WorkerDead"
     NODE_UNREACHABLE = "NodeUnreachable"
     ROLLBACK_TRIGGERED = "RollbackTriggered"

@@ -54,6 +54,7 @@ def command(*, file: Path, out: Path | None, runbooks: str) -> None:
 
 
 def rule_data(settings: Settings, limits: list[LoadLimit]) -> RuleData:
+    from placement.objectives import BurnWindows
     from serve_app.ops.alert_rules import told_rules
     from tracing.rules.catalog import RuleData
     from tracing.rules.service_rules import ModeLimits, ModelLimits
@@ -70,6 +71,7 @@ def rule_data(settings: Settings, limits: list[LoadLimit]) -> RuleData:
             for mode in settings.modes
         ),
         models=tuple(ModelLimits(model=limit.model, load_s=limit.limit_s) for limit in limits),
+        burn_rate=BurnWindows().rate,
     )
 
 

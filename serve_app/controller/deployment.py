@@ -195,6 +195,7 @@ class Controller:
     async def push(self, push: Push) -> None:
         self._telemetry.merge(push)
         self._lifecycle.saw(push.deltas, now_s=time.monotonic())
+        self._desk.objectives.saw(push.deltas)
 
     async def health(self) -> dict[str, Any]:
         return views.health(self._bringup.state, self._ledger, self._lifecycle, self._bringup.settings)

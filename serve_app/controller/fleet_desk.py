@@ -22,6 +22,7 @@ from serve_app.controller.conditions import Conditions
 from serve_app.controller.fleet_link import FleetLink
 from serve_app.controller.health_monitor import FleetFacts, HealthMonitor, HealthRecords
 from serve_app.controller.ledger import Ledger
+from serve_app.controller.objectives import Objectives
 from serve_app.controller.telemetry import ControllerTelemetry
 from serve_app.controller.views import DeviceFacts
 from serve_app.fleet.actors import DeviceReading
@@ -61,6 +62,9 @@ class FleetDesk:
             alerts=AlertHistory(connection, max_kept=health.history),
             objectives=ObjectiveCounts(connection),
         )
+        self.objectives = Objectives(
+            settings=lambda: bringup.settings.objectives, counts=self.records.objectives, metrics=telemetry.objectives
+        )
         self._callbacks = Callbacks()
         self._webhooks = webhooks_of(health.webhooks, os.environ)
         self._callbacks.add(self._webhooks.offer)
@@ -81,6 +85,7 @@ class FleetDesk:
         self._webhooks.start()
         self._spawn(self.monitor.watch())
         self._spawn(self.monitor.run())
+        self._spawn(self.objectives.run())
 
     def conditions(self) -> Conditions:
         return Conditions(health=self.monitor.device_health, cordoned=self.monitor.cordoned)

@@ -18,7 +18,7 @@ from serve_app.controller.ledger import Ledger, Tenure
 from tracing import names
 from tracing.collector import Collector
 from tracing.device_metrics import DeviceMetrics
-from tracing.fleet_metrics import AlertMetrics, LeaseMetrics, WatchMetrics
+from tracing.fleet_metrics import AlertMetrics, LeaseMetrics, ObjectiveMetrics, WatchMetrics
 from tracing.metrics import Labels, Recorder
 from tracing.setup import product_version
 
@@ -40,6 +40,7 @@ class ControllerTelemetry:
         self.watch = WatchMetrics(self._recorder)
         self.alerts = AlertMetrics(self._recorder, ())
         self.leases = LeaseMetrics(self._recorder)
+        self.objectives = ObjectiveMetrics(self._recorder)
         self.expect(settings)
 
     def expect(self, settings: Settings) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from tracing.rules.device_rules import device_rules
 from tracing.rules.health_rules import DeviceRule, health_rule
 from tracing.rules.later_rules import LATER_RULES
+from tracing.rules.objective_rules import objective_rules
 from tracing.rules.rule import RuleGroup
 from tracing.rules.service_rules import ModeLimits, ModelLimits, service_rules
 
@@ -23,6 +24,8 @@ class RuleData:
     headroom: float
     modes: tuple[ModeLimits, ...]
     models: tuple[ModelLimits, ...]
+    burn_rate: float
+    """From where on an objective burns."""
 
 
 def rule_groups(data: RuleData, *, runbooks: str) -> tuple[RuleGroup, ...]:
@@ -34,6 +37,7 @@ def rule_groups(data: RuleData, *, runbooks: str) -> tuple[RuleGroup, ...]:
         ("headroom-health", _DEVICES_INTERVAL_S, tuple(health_rule(rule) for rule in data.health)),
         ("headroom-devices", _DEVICES_INTERVAL_S, device_rules(headroom=data.headroom)),
         ("headroom-service", _SERVICE_INTERVAL_S, service_rules(data.modes, data.models)),
+        ("headroom-objectives", _SERVICE_INTERVAL_S, objective_rules(burn_rate=data.burn_rate)),
         ("headroom-work", _SERVICE_INTERVAL_S, LATER_RULES),
     )
     return tuple(

@@ -19,6 +19,7 @@ DATA = RuleData(
         ModeLimits(mode="creative", latency_target_s=4.5, hit_target=None),
     ),
     models=tuple(ModelLimits(model=model, load_s=2.2) for model in ("mini", "small", "base")),
+    burn_rate=14.4,
 )
 SHIPPED = rule_groups(DATA, runbooks="runbooks.md")
 RULES = tuple(rule for group in SHIPPED for rule in group.rules)
