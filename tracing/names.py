@@ -261,7 +261,7 @@ CACHE_HIT_RATE = Gauge(
 )
 MODEL_REPLICAS = Gauge(
     name="headroom_model_replicas",
-    help="Replicas of a model by state: desired, ready, starting, sleeping, draining.",
+    help="Replicas of a model by state: desired (0 once unloaded by hand), ready, starting, sleeping, draining.",
     labels=("model", "state"),
 )
 MODEL_LOAD = Histogram(
