@@ -62,9 +62,6 @@ class FleetDesk:
             alerts=AlertHistory(connection, max_kept=health.history),
             objectives=ObjectiveCounts(connection),
         )
-        self.objectives = Objectives(
-            settings=lambda: bringup.settings.objectives, counts=self.records.objectives, metrics=telemetry.objectives
-        )
         self._callbacks = Callbacks()
         self._webhooks = webhooks_of(health.webhooks, os.environ)
         self._callbacks.add(self._webhooks.offer)
@@ -79,6 +76,9 @@ class FleetDesk:
             on_change=on_change,
             on_alert=self._alerted,
             spawn=spawn,
+        )
+        self.objectives = Objectives(
+            settings=lambda: bringup.settings.objectives, counts=self.records.objectives, metrics=telemetry.objectives
         )
 
     def start(self) -> None:
