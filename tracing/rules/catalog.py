@@ -18,7 +18,7 @@ _SERVICE_INTERVAL_S = 15.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RuleData:
-    """What the rules are made of; all of it comes from cluster.yaml."""
+    """What the rules are made of; all but `burn_rate` comes from cluster.yaml."""
 
     health: tuple[DeviceRule, ...]
     headroom: float
