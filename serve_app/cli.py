@@ -35,6 +35,7 @@ SUBCOMMANDS: dict[str, Subcommand] = {
     "gpus": Subcommand("serve_app.commands.gpus", "Show devices, shares planned and measured, and their headroom."),
     "rules": Subcommand("serve_app.commands.rules", "Print Prometheus alert rules for cluster.yaml."),
     "alerts": Subcommand("serve_app.commands.alerts", "List what the watch has found, newest first."),
+    "objectives": Subcommand("serve_app.commands.objectives", "Show what is promised, how well it is kept, and burn."),
     "cordon": Subcommand("serve_app.commands.cordon", "Place nothing new on a device or node; what runs there stays."),
     "drain": Subcommand(
         "serve_app.commands.drain", "Move everything off a device or node, and place nothing new there."

@@ -1,11 +1,13 @@
-"""Metrics of what keeps the fleet: polls of the watch, its alerts, leases. Plain values in, no decisions."""
+"""Metrics of what keeps the fleet: polls of the watch, alerts, leases, objectives. Plain values in, no decisions."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 from tracing import names
 from tracing.metrics import Labels, Recorder
+from tracing.names import BurnWindow
 
 
 class WatchMetrics:
@@ -59,3 +61,27 @@ class LeaseMetrics:
 
     def show(self, by_state: Mapping[str, int]) -> None:
         self._recorder.replace(names.LEASES, {(state,): float(n) for state, n in by_state.items()})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BurnSample:
+    """One objective now. A rate is None where nothing was counted in its window, and has no series then."""
+
+    objective: str
+    long_rate: float | None
+    short_rate: float | None
+    budget_left: float
+
+
+class ObjectiveMetrics:
+    def __init__(self, recorder: Recorder) -> None:
+        self._recorder = recorder
+
+    def show(self, samples: Sequence[BurnSample]) -> None:
+        rates: dict[Labels, float | None] = {}
+        for one in samples:
+            rates[one.objective, BurnWindow.LONG.value] = one.long_rate
+            rates[one.objective, BurnWindow.SHORT.value] = one.short_rate
+        known = {labels: rate for labels, rate in rates.items() if rate is not None}
+        self._recorder.replace(names.OBJECTIVE_BURN, known)
+        self._recorder.replace(names.OBJECTIVE_BUDGET_LEFT, {(one.objective,): one.budget_left for one in samples})

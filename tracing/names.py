@@ -91,6 +91,14 @@ DEVICE = "headroom.device"
 TRIGGER = "headroom.trigger"
 """What asked for a load, unload, sleep or wake: a person, a request, room that is needed."""
 NUM_BYTES = "headroom.bytes"
+OUTCOME = "headroom.outcome"
+"""Of a load, unload, sleep or wake: `done`, or `put_back` when a start failed and what ran before serves again."""
+INVENTORY_VERSION = "headroom.inventory.version"
+NUM_DEMANDS = "headroom.plan.demands"
+NUM_REFUSED = "headroom.plan.refused"
+"""Replicas."""
+PLAN_GAP = "headroom.plan.gap"
+"""Proven distance to the best plan; left out where nothing is proven."""
 REASON = "headroom.reason"
 LEASE_GRANTED = "headroom.lease.granted"
 LEASE_EPOCH = "headroom.lease.epoch"
@@ -116,6 +124,13 @@ class Merge(StrEnum):
     SUM = "sum"
     LATEST = "latest"
     """A fact about the world: the report made last counts."""
+
+
+class BurnWindow(StrEnum):
+    """Values of the label `window` of an objective."""
+
+    LONG = "long"
+    SHORT = "short"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -254,7 +269,7 @@ CACHE_HIT_RATE = Gauge(
 )
 MODEL_REPLICAS = Gauge(
     name="headroom_model_replicas",
-    help="Replicas of a model by state: desired, ready, starting, sleeping, draining.",
+    help="Replicas of a model by state: desired (0 once unloaded by hand), ready, starting, sleeping, draining.",
     labels=("model", "state"),
 )
 MODEL_LOAD = Histogram(
@@ -418,6 +433,16 @@ ALERTS_ACTIVE = Gauge(
     help="Alerts of the watch that hold now.",
     labels=("rule", "severity"),
 )
+OBJECTIVE_BURN = Gauge(
+    name="headroom_objective_burn_rate",
+    help="How many times faster than allowed the error budget is spent, over the last hour (long) or 5 min (short).",
+    labels=("objective", "window"),
+)
+OBJECTIVE_BUDGET_LEFT = Gauge(
+    name="headroom_objective_budget_left_ratio",
+    help="Part of the error budget of the objective's window that is left; below 0 once it is missed.",
+    labels=("objective",),
+)
 LEASES = Gauge(
     name="headroom_leases",
     help="Leases by state.",
@@ -512,6 +537,7 @@ class Alert(StrEnum):
     CACHE_HIT_RATE_LOW = "CacheHitRateLow"
     REPLICAS_UNAVAILABLE = "ReplicasUnavailable"
     MODEL_LOAD_SLOW = "ModelLoadSlow"
+    OBJECTIVE_BURNING = "ObjectiveBurning"
     WORKER_DEAD = "WorkerDead"
     NODE_UNREACHABLE = "NodeUnreachable"
     ROLLBACK_TRIGGERED = "RollbackTriggered"

@@ -207,12 +207,15 @@ def begin_request(
 
 
 @contextlib.contextmanager
-def operation(name: str, attributes: Mapping[str, Value] | None = None) -> Iterator[Span]:
+def operation(
+    name: str, attributes: Mapping[str, Value] | None = None, *, exporting: Exporting | None = None
+) -> Iterator[Span]:
     """An internal span made current, for work that is no request: `names.LOAD_MODEL_SPAN`, `names.PLACEMENT_SPAN`.
 
-    An exception that passes through marks it as failed with the exception's type, and goes on.
+    An exception that passes through marks it as failed with the exception's type, and goes on. `exporting` None: the
+    process's own.
     """
-    active = setup.exporting()
+    active = exporting or setup.exporting()
     if active is None:
         yield trace.INVALID_SPAN
         return
@@ -226,6 +229,12 @@ def operation(name: str, attributes: Mapping[str, Value] | None = None) -> Itera
         raise
     finally:
         _end(span, error_type)
+
+
+def fail(span: Span, error_type: str) -> None:
+    """Mark as failed what ended without an exception."""
+    span.set_attribute(names.ERROR_TYPE, error_type)
+    span.set_status(_ERROR)
 
 
 def current_headers() -> dict[str, str]:
@@ -278,6 +287,5 @@ def _end(span: Span | None, error_type: str | None) -> None:
     if span is None:
         return
     if error_type is not None:
-        span.set_attribute(names.ERROR_TYPE, error_type)
-        span.set_status(_ERROR)
+        fail(span, error_type)
     span.end()

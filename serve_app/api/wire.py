@@ -223,3 +223,28 @@ class CordonAnswer(WireModel):
     """POST /admin/cordon, /admin/drain, /admin/uncordon: the devices concerned, as they stand now."""
 
     devices: tuple[StandingView, ...]
+
+
+class ObjectiveView(WireModel):
+    """What is promised: `target` of all must be good, 0 to 1. `within_s` is None where time does not decide."""
+
+    name: str
+    target: float
+    window_s: float
+    within_s: float | None = None
+
+
+class BurnView(WireModel):
+    """One entry of GET /v1/objectives; figures as `placement.objectives.Burn` has them."""
+
+    objective: ObjectiveView
+    num_good: int
+    num_total: int
+    budget_left: float
+    long_rate: float | None
+    short_rate: float | None
+    is_burning: bool
+
+
+class ObjectivesView(WireModel):
+    objectives: tuple[BurnView, ...]

@@ -30,7 +30,7 @@ _HIT_TARGETS = {"fast": 0.6, "balanced": 0.6}
     help="Where people find the page of runbooks: a path or an address.",
 )
 def command(*, file: Path, out: Path | None, runbooks: str) -> None:
-    """Print Prometheus alert rules for the modes, models and headroom of FILE.
+    """Print Prometheus alert rules for the health rules, modes, models and headroom of FILE.
 
     Check them with `promtool check rules`. What cannot fire yet, or is only guessed, is said on stderr.
     """
@@ -54,10 +54,13 @@ def command(*, file: Path, out: Path | None, runbooks: str) -> None:
 
 
 def rule_data(settings: Settings, limits: list[LoadLimit]) -> RuleData:
+    from placement.objectives import BurnWindows
+    from serve_app.ops.alert_rules import told_rules
     from tracing.rules.catalog import RuleData
     from tracing.rules.service_rules import ModeLimits, ModelLimits
 
     return RuleData(
+        health=told_rules(settings.health),
         headroom=settings.fleet.headroom,
         modes=tuple(
             ModeLimits(
@@ -68,6 +71,7 @@ def rule_data(settings: Settings, limits: list[LoadLimit]) -> RuleData:
             for mode in settings.modes
         ),
         models=tuple(ModelLimits(model=limit.model, load_s=limit.limit_s) for limit in limits),
+        burn_rate=BurnWindows().rate,
     )
 
 

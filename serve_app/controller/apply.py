@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
@@ -23,13 +23,13 @@ from serve_app.controller.lifecycle import Lifecycle, Rest
 from serve_app.controller.planning import StoredPlan
 from serve_app.controller.proposal import Proposal
 from serve_app.controller.proposing import AS_IT_IS, Proposer, Wish
+from serve_app.controller.retirement import Retirement
 from serve_app.controller.slots import deployments_of, slots_of
 from serve_app.controller.store import Store
 from serve_app.errors import ApplyBusy, EngineStartFailed, HeadroomError
 from serve_app.logs import logger
 
 _START_LIMIT_S = 600.0
-_STOP_LIMIT_S = 180.0
 _LOOK_S = 0.2
 
 
@@ -65,6 +65,7 @@ class Applier:
         fleet: FleetLink,
         store: Store,
         lifecycle: Lifecycle,
+        retirement: Retirement,
         publish: Callable[[], None],
     ) -> None:
         self._proposer = proposer
@@ -73,6 +74,7 @@ class Applier:
         self._fleet = fleet
         self._store = store
         self._lifecycle = lifecycle
+        self._retired = retirement.retired
         self._publish = publish
         self._planning = False
         self._asked: dict[str, int] = {}
@@ -143,28 +145,13 @@ class Applier:
         self.progress = replace(self.progress, status=ApplyStatus.DONE, done=len(batches), doing="")
         return True
 
-    async def retired(self, slots: Iterable[Slot]) -> None:
-        """Tell whoever holds these slots to drain, and wait until they hold nothing any more."""
-        names = [slot.name for slot in slots if slot.name in self._ledger.slots]
-        for name in names:
-            tenure = self._ledger.retire(name)
-            if tenure is not None:
-                self._store.save_tenure(tenure)
-        self._publish()
-        until_s = time.monotonic() + _STOP_LIMIT_S
-        while any(name in self._ledger.slots for name in names):
-            if time.monotonic() > until_s:
-                left = ", ".join(name for name in names if name in self._ledger.slots)
-                raise EngineStartFailed(f"{left} did not end within {_STOP_LIMIT_S:.0f} s.")
-            await asyncio.sleep(_LOOK_S)
-
     # -- one batch -----------------------------------------------------------------------------------
 
     async def _batch(self, batch: Sequence[Action], proposal: Proposal) -> None:
         starts = [self._slot(action, proposal) for action in batch if action.kind is ActionKind.START]
         stops = [self._held(action) for action in batch if action.kind is ActionKind.STOP]
         await self._start(starts)
-        await self.retired(stops)
+        await self._retired(stops)
         await self._ready(starts)
 
     async def _start(self, slots: Sequence[Slot]) -> None:
@@ -203,7 +190,7 @@ class Applier:
         """The engines of before, those that were stopped started anew; what came since is ended first."""
         self._bringup.forget_newer(stored)
         self._turn_to(stored, settings, weights)
-        await self.retired(slot for slot in tuple(self._ledger.slots.values()) if slot not in slots)
+        await self._retired(slot for slot in tuple(self._ledger.slots.values()) if slot not in slots)
         missing = [slot for slot in slots if slot.name not in self._ledger.slots]
         await self._start(missing)
         try:

@@ -16,6 +16,7 @@ from pydantic import TypeAdapter, ValidationError
 from placement.plan import Plan
 from serve_app.config.settings import Settings
 from serve_app.controller.bringup_state import BringupState, Phase
+from serve_app.controller.change_spans import placement_span
 from serve_app.controller.claims import Slot, Weights
 from serve_app.controller.conditions import Conditions
 from serve_app.controller.deploy import deploy_engines
@@ -178,7 +179,9 @@ class Bringup:
         self._refuse(problems)
         demands = tuple(demand for demand in demands if demand.model not in self._lifecycle.resting)
         began_s = time.monotonic()
-        plan = await asyncio.to_thread(solved, inventory, demands, headroom=headroom)
+        with placement_span() as planned:
+            plan = await asyncio.to_thread(solved, inventory, demands, headroom=headroom)
+            planned(inventory, demands, plan)
         self._telemetry.planned(plan, time.monotonic() - began_s)
         for refusal in plan.refusals:
             _log.warning("refused", model=refusal.model, reason=refusal.message)

@@ -13,7 +13,6 @@ from placement.codec import to_json_value
 from placement.errors import PlacementError
 from placement.health_rules import RuleName, Severity
 from placement.health_state import Cordon
-from placement.objectives import Objective, burn
 from serve_app.api.control_routes import ControlAnswer, ControlAsked, error_answer, json_answer
 from serve_app.api.errors import ApiError, invalid, not_found, unavailable
 from serve_app.controller.bringup import Bringup
@@ -90,14 +89,7 @@ class ControlPages:
         }
 
     def _objectives(self) -> dict[str, Any]:
-        settings, now_s = self._bringup.settings.objectives, time.time()
-        wanted = (settings.availability, settings.job_completion_time, settings.alert_response_time)
-        return {"objectives": [self._burn(objective, now_s) for objective in wanted]}
-
-    def _burn(self, objective: Objective, now_s: float) -> dict[str, Any]:
-        buckets = self._desk.records.objectives.buckets(objective.name, since_s=now_s - objective.window_s)
-        told: dict[str, Any] = to_json_value(burn(objective, buckets, now_s=now_s))
-        return told
+        return {"objectives": [to_json_value(one) for one in self._desk.objectives.burns(now_s=time.time())]}
 
     def _cordon(self, path: str, body: bytes) -> dict[str, Any]:
         try:

@@ -34,6 +34,7 @@ from serve_app.controller.model_actions import ModelActions
 from serve_app.controller.proposing import Proposer
 from serve_app.controller.publish import Publisher
 from serve_app.controller.replan import Replanner
+from serve_app.controller.retirement import Retirement
 from serve_app.controller.store import Store
 from serve_app.controller.telemetry import ControllerTelemetry
 from serve_app.fleet.actors import DeviceReading
@@ -66,6 +67,9 @@ class Controller:
         self._telemetry = ControllerTelemetry(settings)
         self._publisher = Publisher(secret=self._store.internal_secret(), first_version=epoch)
         self._lifecycle = Lifecycle(self._store.lifecycle(), now_s=time.monotonic())
+        self._retirement = Retirement(
+            ledger=self._ledger, store=self._store, publish=self._publish, on_end=self._telemetry.unloaded
+        )
         self._bringup = Bringup(
             settings,
             self._store,
@@ -73,7 +77,7 @@ class Controller:
             self._telemetry,
             lifecycle=self._lifecycle,
             conditions=self._conditions,
-            retired=lambda slots: self._applier.retired(slots),  # noqa: PLW0108 - the applier is made after it
+            retired=self._retirement.retired,
         )
         self._desk = FleetDesk(
             connection=self._store.connection,
@@ -116,6 +120,7 @@ class Controller:
             fleet=fleet,
             store=store,
             lifecycle=self._lifecycle,
+            retirement=self._retirement,
             publish=self._publish,
         )
         actions = ModelActions(
@@ -198,6 +203,7 @@ class Controller:
     async def push(self, push: Push) -> None:
         self._telemetry.merge(push)
         self._lifecycle.saw(push.deltas, now_s=time.monotonic())
+        self._desk.objectives.saw(push.deltas)
 
     async def health(self) -> dict[str, Any]:
         return views.health(self._bringup.state, self._ledger, self._lifecycle, self._bringup.settings)
@@ -219,7 +225,7 @@ class Controller:
         return views.fleet(self._bringup.state, self._ledger, settings, self._readings, self._desk.device_facts)
 
     async def metrics(self) -> bytes:
-        self._telemetry.show(self._bringup.state, self._ledger, self._bringup.settings)
+        self._telemetry.show(self._bringup.state, self._ledger, self._lifecycle, self._bringup.settings)
         return self._telemetry.render()
 
     # -- apply ---------------------------------------------------------------------------------------

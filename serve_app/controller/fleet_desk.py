@@ -25,6 +25,7 @@ from serve_app.controller.health_monitor import FleetFacts, HealthMonitor, Healt
 from serve_app.controller.lease_desk import Act, LeaseDesk
 from serve_app.controller.ledger import Ledger
 from serve_app.controller.lifecycle import Lifecycle
+from serve_app.controller.objectives import Objectives
 from serve_app.controller.telemetry import ControllerTelemetry
 from serve_app.controller.views import DeviceFacts
 from serve_app.fleet.actors import DeviceReading
@@ -84,6 +85,9 @@ class FleetDesk:
             on_alert=self._alerted,
             spawn=spawn,
         )
+        self.objectives = Objectives(
+            settings=lambda: bringup.settings.objectives, counts=self.records.objectives, metrics=telemetry.objectives
+        )
 
         self.leases = LeaseDesk(
             bringup=bringup,
@@ -100,6 +104,7 @@ class FleetDesk:
         self._spawn(self._start_leases())
         self._spawn(self.monitor.watch())
         self._spawn(self.monitor.run())
+        self._spawn(self.objectives.run())
 
     def conditions(self) -> Conditions:
         health = self.monitor.device_health

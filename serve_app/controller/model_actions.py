@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any, assert_never
 
 from placement.errors import PlacementError
 from serve_app.api.wire import ModelAction, ModelAnswer, ModelOutcome
 from serve_app.controller.apply import Applier
 from serve_app.controller.bringup import Bringup
+from serve_app.controller.change_spans import ModelChange, Trigger, change_spans, model_changes
 from serve_app.controller.ledger import Ledger
 from serve_app.controller.lifecycle import Lifecycle, Rest, RestKind
 from serve_app.controller.proposal import Proposal
 from serve_app.controller.proposing import Wish
 from serve_app.controller.store import Store
 from serve_app.errors import ApplyBusy, HeadroomError
+from tracing.setup import Exporting
 
 _BY_HAND = {
     RestKind.ASLEEP: Rest(kind=RestKind.ASLEEP, reason="put to sleep by hand"),
@@ -24,7 +26,10 @@ Spawn = Callable[[Coroutine[Any, Any, None]], None]
 
 
 class ModelActions:
-    """`publish` shows gateways who rests; `spawn` carries out what has been accepted."""
+    """`publish` shows gateways who rests; `spawn` carries out what has been accepted.
+
+    `exporting` None: the process's own.
+    """
 
     def __init__(
         self,
@@ -36,6 +41,7 @@ class ModelActions:
         store: Store,
         publish: Callable[[], None],
         spawn: Spawn,
+        exporting: Exporting | None = None,
     ) -> None:
         self._applier = applier
         self._bringup = bringup
@@ -44,8 +50,10 @@ class ModelActions:
         self._store = store
         self._publish = publish
         self._spawn = spawn
+        self._exporting = exporting
 
-    async def act(self, action: ModelAction, model: str) -> ModelAnswer:
+    async def act(self, action: ModelAction, model: str, *, trigger: Trigger = Trigger.PERSON) -> ModelAnswer:
+        """`trigger` is told with what is carried out; a wake is always a request's, which asks by no other action."""
         known = [one.id for one in self._bringup.settings.models]
         if model not in known:
             return _said(ModelOutcome.UNKNOWN, f"Unknown model '{model[:128]}'. Valid values: {', '.join(known)}.")
@@ -53,11 +61,11 @@ class ModelActions:
             case ModelAction.PIN | ModelAction.UNPIN:
                 return self._pin(model, pinned=action is ModelAction.PIN)
             case ModelAction.LOAD | ModelAction.WAKE:
-                return await self._back(model, action)
+                return await self._back(model, action, Trigger.REQUEST if action is ModelAction.WAKE else trigger)
             case ModelAction.SLEEP:
-                return await self._away(model, RestKind.ASLEEP)
+                return await self._away(model, RestKind.ASLEEP, trigger)
             case ModelAction.UNLOAD:
-                return await self._away(model, RestKind.UNLOADED)
+                return await self._away(model, RestKind.UNLOADED, trigger)
             case _:
                 assert_never(action)
 
@@ -66,7 +74,7 @@ class ModelActions:
         self._store.save_lifecycle(self._lifecycle.state)
         return _said(ModelOutcome.DONE, f"'{model}' is {'' if pinned else 'no longer '}pinned.")
 
-    async def _back(self, model: str, action: ModelAction) -> ModelAnswer:
+    async def _back(self, model: str, action: ModelAction, trigger: Trigger) -> ModelAnswer:
         rest = self._lifecycle.resting.get(model)
         if self._has_place(model):
             return _said(ModelOutcome.DONE, f"'{model}' is loaded already, or loading.")
@@ -84,9 +92,9 @@ class ModelActions:
             return _said(ModelOutcome.REFUSED, refusal.message)
         slept = sorted(set(proposal.resting) - set(resting))
         for_room = f" {', '.join(slept)} goes to sleep for it." if slept else ""
-        return self._accepted(proposal, f"'{model}' loads.{for_room}")
+        return self._accepted(proposal, f"'{model}' loads.{for_room}", model=model, trigger=trigger)
 
-    async def _away(self, model: str, kind: RestKind) -> ModelAnswer:
+    async def _away(self, model: str, kind: RestKind, trigger: Trigger) -> ModelAnswer:
         resting: Mapping[str, Rest] = {**self._lifecycle.resting, model: _BY_HAND[kind]}
         rest = self._lifecycle.resting.get(model)
         if rest is not None and rest.kind is kind:
@@ -99,7 +107,7 @@ class ModelActions:
         proposal = await self._proposal(Wish(resting=resting, knows_weights=True))
         if isinstance(proposal, ModelAnswer):
             return proposal
-        return self._accepted(proposal, f"'{model}' answers what it has, and ends.")
+        return self._accepted(proposal, f"'{model}' answers what it has, and ends.", model=model, trigger=trigger)
 
     async def _proposal(self, wish: Wish) -> Proposal | ModelAnswer:
         try:
@@ -109,13 +117,21 @@ class ModelActions:
         except (HeadroomError, PlacementError) as error:
             return _said(ModelOutcome.REFUSED, str(error))
 
-    def _accepted(self, proposal: Proposal, message: str) -> ModelAnswer:
+    def _accepted(self, proposal: Proposal, message: str, *, model: str, trigger: Trigger) -> ModelAnswer:
+        changes = model_changes(
+            proposal,
+            before=self._lifecycle.resting,
+            held=self._ledger.slots.values(),
+            asked=model,
+            trigger=trigger,
+        )
         self._applier.begin(proposal)
-        self._spawn(self._carry_out(proposal))
+        self._spawn(self._carry_out(proposal, changes))
         return _said(ModelOutcome.ACCEPTED, message)
 
-    async def _carry_out(self, proposal: Proposal) -> None:
-        await self._applier.carry_out(proposal)
+    async def _carry_out(self, proposal: Proposal, changes: Sequence[ModelChange]) -> None:
+        with change_spans(changes, exporting=self._exporting) as ended:
+            ended(await self._applier.carry_out(proposal))
 
     def _has_place(self, model: str) -> bool:
         """Planned, running or on its way; one that is being retired has none any more."""

@@ -17,6 +17,7 @@ from placement.steps import Steps, steps
 from serve_app.config.settings import Settings
 from serve_app.controller.bringup import Bringup
 from serve_app.controller.bringup_state import Phase
+from serve_app.controller.change_spans import placement_span
 from serve_app.controller.claims import Weights
 from serve_app.controller.conditions import Conditions
 from serve_app.controller.fleet_link import FleetLink
@@ -92,6 +93,12 @@ class Proposer:
 
     async def propose(self, settings: Settings, wish: Wish) -> Proposal:
         """What applying these settings would do. Raises: HeadroomError when it cannot be done."""
+        with placement_span() as planned:
+            proposal = await self._propose(settings, wish)
+            planned(proposal.inventory, proposal.demands, proposal.plan)
+        return proposal
+
+    async def _propose(self, settings: Settings, wish: Wish) -> Proposal:
         stored = self._in_force(settings)
         weights = await self._weights(settings, wish)
         changed = changed_models(self._bringup.settings, settings, self._bringup.state.weights, weights)

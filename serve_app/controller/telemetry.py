@@ -15,10 +15,11 @@ from serve_app.config.settings import Settings
 from serve_app.controller.bringup_state import BringupState
 from serve_app.controller.claims import Push, SlotState
 from serve_app.controller.ledger import Ledger, Tenure
+from serve_app.controller.lifecycle import Lifecycle, RestKind
 from tracing import names
 from tracing.collector import Collector
 from tracing.device_metrics import DeviceMetrics
-from tracing.fleet_metrics import AlertMetrics, LeaseMetrics, WatchMetrics
+from tracing.fleet_metrics import AlertMetrics, LeaseMetrics, ObjectiveMetrics, WatchMetrics
 from tracing.metrics import Labels, Recorder
 from tracing.setup import product_version
 
@@ -40,6 +41,7 @@ class ControllerTelemetry:
         self.watch = WatchMetrics(self._recorder)
         self.alerts = AlertMetrics(self._recorder, ())
         self.leases = LeaseMetrics(self._recorder)
+        self.objectives = ObjectiveMetrics(self._recorder)
         self.expect(settings)
 
     def expect(self, settings: Settings) -> None:
@@ -64,13 +66,17 @@ class ControllerTelemetry:
     def load_failed(self, model: str) -> None:
         self._recorder.histogram(names.MODEL_LOAD, model, "error").observe(0.0)
 
+    def unloaded(self, model: str, duration_s: float, has_ended: bool) -> None:
+        """One replica told to end; `has_ended` says whether its bytes came back in time."""
+        self._recorder.histogram(names.MODEL_UNLOAD, model, "success" if has_ended else "error").observe(duration_s)
+
     def planned(self, plan: Plan, duration_s: float) -> None:
         self._recorder.counter(names.PLANS, "refused" if plan.refusals else "placed").inc()
         self._recorder.histogram(names.PLAN_SECONDS).observe(duration_s)
 
-    def show(self, state: BringupState, ledger: Ledger, settings: Settings) -> None:
+    def show(self, state: BringupState, ledger: Ledger, lifecycle: Lifecycle, settings: Settings) -> None:
         """Bring every gauge up to what is so now."""
-        self._show_replicas(ledger, settings)
+        self._show_replicas(ledger, lifecycle, settings)
         self._show_weights(ledger)
         if state.plan is not None:
             refused = Counter({refusal.kind.value: 0 for refusal in state.plan.refusals})
@@ -87,11 +93,16 @@ class ControllerTelemetry:
         self._collector.drop_silent(now_s=now_s, silent_s=_SILENT_S)
         return self._collector.render()
 
-    def _show_replicas(self, ledger: Ledger, settings: Settings) -> None:
+    def _show_replicas(self, ledger: Ledger, lifecycle: Lifecycle, settings: Settings) -> None:
+        """A model that sleeps is wanted and a request away; nobody wants replicas of one that was unloaded."""
         replicas: dict[Labels, float] = {
             (model.id, state): 0.0 for model in settings.models for state in ("ready", "starting", "draining")
         }
-        replicas |= {(model.id, "desired"): float(model.num_replicas) for model in settings.models}
+        for model in settings.models:
+            rest = lifecycle.resting.get(model.id)
+            wanted = float(model.num_replicas)
+            replicas[model.id, "desired"] = 0.0 if rest and rest.kind is RestKind.UNLOADED else wanted
+            replicas[model.id, "sleeping"] = wanted if rest and rest.kind is RestKind.ASLEEP else 0.0
         for tenure in ledger.tenures.values():
             key = (ledger.slots[tenure.slot].model, _STATES[tenure.state])
             replicas[key] = replicas.get(key, 0.0) + 1

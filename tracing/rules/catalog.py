@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tracing.rules.device_rules import device_rules
-from tracing.rules.health_rules import D1_RULES, DeviceRule, health_rule
+from tracing.rules.health_rules import DeviceRule, health_rule
 from tracing.rules.later_rules import LATER_RULES
+from tracing.rules.objective_rules import objective_rules
 from tracing.rules.rule import RuleGroup
 from tracing.rules.service_rules import ModeLimits, ModelLimits, service_rules
 
@@ -17,12 +18,14 @@ _SERVICE_INTERVAL_S = 15.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RuleData:
-    """What the rules are made of; all of it comes from cluster.yaml."""
+    """What the rules are made of; all but `burn_rate` comes from cluster.yaml."""
 
+    health: tuple[DeviceRule, ...]
     headroom: float
     modes: tuple[ModeLimits, ...]
     models: tuple[ModelLimits, ...]
-    health: tuple[DeviceRule, ...] = D1_RULES
+    burn_rate: float
+    """From where on an objective burns."""
 
 
 def rule_groups(data: RuleData, *, runbooks: str) -> tuple[RuleGroup, ...]:
@@ -34,6 +37,7 @@ def rule_groups(data: RuleData, *, runbooks: str) -> tuple[RuleGroup, ...]:
         ("headroom-health", _DEVICES_INTERVAL_S, tuple(health_rule(rule) for rule in data.health)),
         ("headroom-devices", _DEVICES_INTERVAL_S, device_rules(headroom=data.headroom)),
         ("headroom-service", _SERVICE_INTERVAL_S, service_rules(data.modes, data.models)),
+        ("headroom-objectives", _SERVICE_INTERVAL_S, objective_rules(burn_rate=data.burn_rate)),
         ("headroom-work", _SERVICE_INTERVAL_S, LATER_RULES),
     )
     return tuple(

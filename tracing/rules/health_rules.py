@@ -1,4 +1,4 @@
-"""The health rules of row D1 for Prometheus, from the same data that the watch acts on.
+"""Health rules in the form of row D1 for Prometheus, made from the rules that the watch acts on.
 
 Prometheus only tells; the watch decides within its poll. Where both look at the same value they use the same limit.
 """
@@ -11,7 +11,7 @@ from typing import assert_never
 
 from tracing import names
 from tracing.names import Alert
-from tracing.rules.rule import PrometheusRule, Severity
+from tracing.rules.rule import PrometheusRule, Severity, duration
 
 WHERE = "{{ $labels.device }} on {{ $labels.node }}"
 _FAULTS = "|".join(reason for reason in names.THROTTLE_REASONS if reason not in ("power_cap", names.OTHER))
@@ -30,6 +30,9 @@ class Signal(StrEnum):
     """1 while clocks are held down by a fault."""
     MEMORY = "memory"
     """Used of total, and only while more is used than planned and leased."""
+
+
+_COUNTED = frozenset({Signal.ECC_CORRECTED, Signal.ECC_UNCORRECTED})
 
 
 class RelativeTo(StrEnum):
@@ -54,12 +57,14 @@ class DeviceRule:
     ratio: float | None = None
     is_strict: bool = False
     """Whether the limit itself is still good."""
-    window_s: float = 300.0
-    """In which errors are counted."""
+    window_s: float = 0.0
+    """In which errors are counted; 0 for levels."""
 
     def __post_init__(self) -> None:
         if (self.relative_to is None) != (self.ratio is None):
             raise ValueError(f"{self.name}: relative_to and ratio go together, got {self.relative_to}, {self.ratio}")
+        if (self.window_s > 0) != (self.signal in _COUNTED):
+            raise ValueError(f"{self.name}: {self.signal} and a window of {self.window_s} s do not go together")
 
 
 def health_rule(rule: DeviceRule) -> PrometheusRule:
@@ -105,7 +110,7 @@ def _limit(rule: DeviceRule, level: str) -> str:
 
 
 def _errors(kind: str, rule: DeviceRule, over: str) -> str:
-    counted = f'{names.DEVICE_ECC_ERRORS.name}{{type="{kind}"}}[{rule.window_s:.0f}s]'
+    counted = f'{names.DEVICE_ECC_ERRORS.name}{{type="{kind}"}}[{duration(rule.window_s)}]'
     return f"increase({counted}) {over} {rule.threshold!r}"
 
 
@@ -133,77 +138,3 @@ _TEXTS = {
         WHERE + " uses {{ $value | humanize1024 }}B, more than is planned and leased there.",
     ),
 }
-
-_A100_SLOWDOWN_C = 89.0
-"""At which an A100 (SXM) slows itself down. Source: its `nvidia-smi -q`; 85 °C is its highest operating temperature."""
-_A100_LIMIT_W = 400.0
-
-D1_RULES = (
-    DeviceRule(
-        name=Alert.THERMAL_WARNING,
-        signal=Signal.TEMPERATURE,
-        threshold=80.0,
-        relative_to=RelativeTo.SLOWDOWN,
-        ratio=80.0 / _A100_SLOWDOWN_C,
-        for_s=60.0,
-        severity=Severity.WARNING,
-    ),
-    DeviceRule(
-        name=Alert.THERMAL_CRITICAL,
-        signal=Signal.TEMPERATURE,
-        threshold=85.0,
-        relative_to=RelativeTo.SLOWDOWN,
-        ratio=85.0 / _A100_SLOWDOWN_C,
-        is_strict=True,
-        for_s=30.0,
-        severity=Severity.CRITICAL,
-    ),
-    DeviceRule(
-        name=Alert.POWER_SPIKE,
-        signal=Signal.POWER,
-        threshold=400.0,
-        relative_to=RelativeTo.POWER_LIMIT,
-        ratio=400.0 / _A100_LIMIT_W,
-        is_strict=True,
-        for_s=45.0,
-        severity=Severity.WARNING,
-    ),
-    DeviceRule(
-        name=Alert.POWER_CRITICAL,
-        signal=Signal.POWER,
-        threshold=450.0,
-        relative_to=RelativeTo.POWER_LIMIT,
-        ratio=450.0 / _A100_LIMIT_W,
-        for_s=20.0,
-        severity=Severity.CRITICAL,
-    ),
-    DeviceRule(
-        name=Alert.ECC_ERRORS_SPIKE,
-        signal=Signal.ECC_CORRECTED,
-        threshold=10.0,
-        for_s=0.0,
-        severity=Severity.WARNING,
-    ),
-    DeviceRule(
-        name=Alert.ECC_UNCORRECTABLE,
-        signal=Signal.ECC_UNCORRECTED,
-        threshold=1.0,
-        for_s=0.0,
-        severity=Severity.CRITICAL,
-    ),
-    DeviceRule(
-        name=Alert.THROTTLING,
-        signal=Signal.FAULT_CLOCKS,
-        threshold=1.0,
-        for_s=30.0,
-        severity=Severity.WARNING,
-    ),
-    DeviceRule(
-        name=Alert.MEMORY_PRESSURE,
-        signal=Signal.MEMORY,
-        threshold=0.9,
-        for_s=60.0,
-        severity=Severity.WARNING,
-    ),
-)
-"""Defaults of row D1, in its order."""

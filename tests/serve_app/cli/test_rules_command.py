@@ -23,8 +23,12 @@ def headroom(*arguments: str | Path) -> Result:
     return CliRunner().invoke(main, ["rules", *map(str, arguments)])
 
 
+def rules(text: str) -> dict[str, dict[str, Any]]:
+    return {rule["alert"]: rule for group in yaml.safe_load(text)["groups"] for rule in group["rules"]}
+
+
 def expressions(text: str) -> dict[str, str]:
-    return {rule["alert"]: rule["expr"] for group in yaml.safe_load(text)["groups"] for rule in group["rules"]}
+    return {name: rule["expr"] for name, rule in rules(text).items()}
 
 
 class TestRules:
@@ -40,6 +44,24 @@ class TestRules:
         assert shown["HeadroomLow"].endswith("< 0.35")
         assert shown["ModeLatencyHigh"].endswith("> 7.5")
         assert "CacheHitRateLow" not in shown
+
+    def test_of_health_have_the_limits_that_the_watch_has(self, tmp_path: Path) -> None:
+        changed = {
+            "THERMAL_CRITICAL": {"threshold": 71.2, "hold_s": 12.5, "severity": "warning"},
+            "POWER_CRITICAL": {"ratio": 1.5},
+            "ECC_ERRORS_SPIKE": {"threshold": 3, "window_s": 120},
+            "THROTTLING": {"enabled": False},
+        }
+        data = changed_args("health", value={"rules": changed})
+        shown = rules(headroom(written(tmp_path, data)).stdout)
+        hot = shown["THERMAL_CRITICAL"]
+        assert "> ((0.8 * headroom_device_slowdown_celsius" in hot["expr"]
+        assert "* 0 + 71.2)" in hot["expr"]
+        assert (hot["for"], hot["labels"]["severity"]) == ("12500ms", "warning")
+        assert "((1.5 * headroom_device_power_limit_watts" in shown["POWER_CRITICAL"]["expr"]
+        assert "* 0 + 450.0 and" in shown["POWER_CRITICAL"]["expr"]
+        assert shown["ECC_ERRORS_SPIKE"]["expr"].endswith("[120s]) >= 3.0")
+        assert "THROTTLING" not in shown
 
     def test_go_to_a_file_when_asked(self, tmp_path: Path) -> None:
         out = tmp_path / "rules.yml"

@@ -389,6 +389,14 @@ def replicas(state: str, values: str) -> Series:
     return {f'headroom_model_replicas{{model="mini",state="{state}"}}': values}
 
 
+def burning(objective: str = "availability", *, long: str, short: str) -> Series:
+    name = "headroom_objective_burn_rate"
+    return {
+        f'{name}{{objective="{objective}",window="{window}"}}': values
+        for window, values in (("long", long), ("short", short))
+    }
+
+
 DURATION, FIRST = "headroom_inference_request_duration_seconds", "headroom_time_to_first_token_seconds"
 
 SERVICE = (
@@ -508,6 +516,28 @@ SERVICE = (
     ),
 )
 
+OBJECTIVES = (
+    Fires(
+        alert=Alert.OBJECTIVE_BURNING,
+        why="both windows reach the rate",
+        begins_s=60,
+        series=burning(long=jump(14.3, 14.4), short=held(20)),
+    ),
+    Silent(
+        alert=Alert.OBJECTIVE_BURNING,
+        why="an old wound, and a blip of another objective",
+        series={
+            **burning(long=held(20), short=held(14.3)),
+            **burning("alert_response_time", long=held(14.3), short=held(20)),
+        },
+    ),
+    Silent(
+        alert=Alert.OBJECTIVE_BURNING,
+        why="nothing counted of late has no short rate",
+        series=burning(long=held(20), short=path(held(0, 60), "stale")),
+    ),
+)
+
 WORK = (
     Fires(
         alert=Alert.WORKER_DEAD,
@@ -568,4 +598,4 @@ WORK = (
     ),
 )
 
-CASES: tuple[Fires | Silent, ...] = (*THERMAL, *POWER, *ERRORS, *MEMORY, *FLEET, *SERVICE, *WORK)
+CASES: tuple[Fires | Silent, ...] = (*THERMAL, *POWER, *ERRORS, *MEMORY, *FLEET, *SERVICE, *OBJECTIVES, *WORK)

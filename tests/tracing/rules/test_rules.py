@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 from tests.tracing.rules.cases import CASES, Fires, Silent
-from tests.tracing.rules.shipped import DATA, RULES
+from tests.tracing.rules.shipped import D1_RULES, DATA, RULES
 from tracing import names
 from tracing.names import METRICS, Alert, Later
 from tracing.rules.catalog import RuleData, rule_groups
-from tracing.rules.health_rules import D1_RULES, DeviceRule, Signal
+from tracing.rules.health_rules import DeviceRule, Signal
 from tracing.rules.rule import PrometheusRule, Severity, duration
 from tracing.rules.service_rules import ModeLimits, ModelLimits
 
@@ -125,6 +125,13 @@ class TestTheData:
             replace(D1_RULES[0], ratio=None)
         with pytest.raises(ValueError, match="go together"):
             replace(D1_RULES[-1], ratio=0.9)
+
+    def test_with_a_window_that_nothing_is_counted_in_is_refused(self) -> None:
+        by_signal = {rule.signal: rule for rule in D1_RULES}
+        with pytest.raises(ValueError, match="window of 60"):
+            replace(by_signal[Signal.POWER], window_s=60.0)
+        with pytest.raises(ValueError, match="window of 0"):
+            replace(by_signal[Signal.ECC_CORRECTED], window_s=0.0)
 
     def test_cannot_end_a_quoted_name(self) -> None:
         mode = ModeLimits(mode='a"} or vector(1) #\\', latency_target_s=1.0, hit_target=None)
