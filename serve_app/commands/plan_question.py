@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -87,7 +88,14 @@ def answer(question: Question, *, running: Sequence[Placement] = ()) -> Plan:
     from serve_app.config.problems import ConfigError, Problem
 
     try:
-        plan = solve(question.inventory, question.demands, question.policy, running=running)
+        began_s = time.monotonic()
+        plan = solve(
+            question.inventory,
+            question.demands,
+            question.policy,
+            running=running,
+            elapsed_s=lambda: time.monotonic() - began_s,
+        )
     except InvalidProblem as error:
         raise ConfigError("The question", [Problem(path=str(error), what="", expected="")]) from error
     violations = verify(plan, question.inventory, question.demands, question.policy)

@@ -16,12 +16,13 @@ import ray
 
 from placement.codec import to_json_value
 from serve_app.api.control_routes import ControlAnswer, ControlAsked
-from serve_app.api.wire import ApplyRequest, ModelAction
+from serve_app.api.wire import ApplyRequest, ModelAction, ModelAnswer
 from serve_app.config.load import settings_from_args
 from serve_app.controller import views
 from serve_app.controller.apply import Applier
 from serve_app.controller.bringup import Bringup
 from serve_app.controller.bringup_state import Phase
+from serve_app.controller.change_spans import Trigger
 from serve_app.controller.claims import Claim, Push, ReadyReport, Slot, SlotState, Told, Waiting
 from serve_app.controller.conditions import Conditions
 from serve_app.controller.control_pages import ControlPages
@@ -87,7 +88,7 @@ class Controller:
             telemetry=self._telemetry,
             lifecycle=self._lifecycle,
             readings=lambda: self._readings,
-            act=lambda action, model: self._actions.act(action, model),  # noqa: PLW0108 - made after it
+            act=self._act,
             health=self._lease_health,
             on_change=self._publish,
             spawn=self._spawn,
@@ -246,6 +247,9 @@ class Controller:
     async def _lease_health(self, _: dict[str, Any]) -> dict[str, Any]:
         told = await self.health()
         return {"status": "ok" if told["status"] == "ok" else "degraded", "reason": told["reason"] or told["status"]}
+
+    async def _act(self, action: ModelAction, model: str, trigger: Trigger) -> ModelAnswer:
+        return await self._actions.act(action, model, trigger=trigger)
 
     async def act(self, action: ModelAction, model: str) -> dict[str, Any]:
         """Load, unload, sleep, wake, pin or unpin one model."""

@@ -19,6 +19,7 @@ from placement.lease_preemption import Claim, StepKind
 from serve_app.api.control_routes import ControlAnswer, ControlAsked
 from serve_app.api.wire import ModelAction, ModelAnswer, ModelOutcome
 from serve_app.controller.bringup import Bringup
+from serve_app.controller.change_spans import Trigger
 from serve_app.controller.conditions import Conditions
 from serve_app.controller.ledger import Ledger
 from serve_app.controller.lifecycle import Lifecycle
@@ -49,7 +50,7 @@ _SPANS: Final = {
     "RenewGpuLease": names.LeaseSpan.RENEW,
     "ReleaseGpuLease": names.LeaseSpan.RELEASE,
 }
-Act = Callable[[ModelAction, str], Awaitable[ModelAnswer]]
+Act = Callable[[ModelAction, str, Trigger], Awaitable[ModelAnswer]]
 
 
 class LeaseDesk:
@@ -215,7 +216,7 @@ class LeaseDesk:
     async def _when_free(self, action: ModelAction, model: str) -> ModelAnswer:
         """Waits while another change is under way; whoever asks has a deadline of their own."""
         while True:
-            answer = await self._act(action, model)
+            answer = await self._act(action, model, Trigger.ROOM)
             if answer.outcome is not ModelOutcome.BUSY:
                 return answer
             await asyncio.sleep(_ASK_AGAIN_S)
@@ -227,7 +228,7 @@ class LeaseDesk:
         return await self._acted(ModelAction.UNLOAD, fields)
 
     async def _acted(self, action: ModelAction, fields: dict[str, Any]) -> dict[str, Any]:
-        answer = await self._act(action, str(fields.get("model_name", "")))
+        answer = await self._act(action, str(fields.get("model_name", "")), Trigger.PERSON)
         codes = {
             ModelOutcome.UNKNOWN: "NOT_FOUND",
             ModelOutcome.REFUSED: "FAILED_PRECONDITION",

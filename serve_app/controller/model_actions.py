@@ -22,6 +22,7 @@ _BY_HAND = {
     RestKind.ASLEEP: Rest(kind=RestKind.ASLEEP, reason="put to sleep by hand"),
     RestKind.UNLOADED: Rest(kind=RestKind.UNLOADED, reason="unloaded by hand; `headroom models load` brings it back"),
 }
+_FOR_ROOM = "idle, made room for a lease of higher priority"
 Spawn = Callable[[Coroutine[Any, Any, None]], None]
 
 
@@ -95,7 +96,8 @@ class ModelActions:
         return self._accepted(proposal, f"'{model}' loads.{for_room}", model=model, trigger=trigger)
 
     async def _away(self, model: str, kind: RestKind, trigger: Trigger) -> ModelAnswer:
-        resting: Mapping[str, Rest] = {**self._lifecycle.resting, model: _BY_HAND[kind]}
+        told = _BY_HAND[kind] if trigger is Trigger.PERSON else Rest(kind=kind, reason=_FOR_ROOM)
+        resting: Mapping[str, Rest] = {**self._lifecycle.resting, model: told}
         rest = self._lifecycle.resting.get(model)
         if rest is not None and rest.kind is kind:
             return _said(ModelOutcome.DONE, f"'{model}' is {kind.value} already.")

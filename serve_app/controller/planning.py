@@ -6,6 +6,7 @@ What bring-up and apply have in common. Blocking work is done in threads; nothin
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -74,7 +75,8 @@ def solved(
 ) -> Plan:
     """The plan, seen by the verifier."""
     policy = Policy(headroom=headroom)
-    plan = solve(inventory, demands, policy, running=running)
+    began_s = time.monotonic()
+    plan = solve(inventory, demands, policy, running=running, elapsed_s=lambda: time.monotonic() - began_s)
     violations = verify(plan, inventory, demands, policy)
     assert not violations, f"the solver made a plan that its verifier rejects: {violations}"
     return plan

@@ -109,7 +109,7 @@ class LiveCluster:
         variables = {name: shlex.split(value)[0] for name, value in exported}
         (agent_port,) = free_ports(1)
         command = [
-            Path(HEADROOM).with_name("ray"), "start", "--block", f"--address=127.0.0.1:{self.ray_port}",
+            str(Path(HEADROOM).with_name("ray")), "start", "--block", f"--address=127.0.0.1:{self.ray_port}",
             "--node-ip-address=127.0.0.1", "--num-cpus=2", f"--memory={memory_bytes}",
             "--object-store-memory=134217728", f"--labels=headroom.node={node}",
             f"--dashboard-agent-listen-port={agent_port}", "--disable-usage-stats",
