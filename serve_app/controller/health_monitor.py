@@ -239,6 +239,10 @@ class HealthMonitor:
                 assert_never(effect)
 
     async def _probe(self, effect: Probe) -> None:
+        """The empty device is tried: what is still moving off it has the probe's time to go."""
+        until_s = time.monotonic() + effect.timeout_s / 2
+        while effect.device in self._facts().holds and time.monotonic() < until_s:
+            await asyncio.sleep(_TICK_S)
         poll = self.polls.get(effect.device)
         uuid = getattr(poll, "uuid", "")
         result = await self._fleet_link.probe(effect.device, uuid, timeout_s=effect.timeout_s)

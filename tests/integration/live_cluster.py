@@ -228,9 +228,7 @@ class LiveCluster:
         if self._stopped:
             return
         self._stopped = True
-        for joined in self._joined:
-            joined.terminate()
-            joined.wait(_STOP_S)
+        self._end_joined()
         running = self._process.poll() is None
         run_id = self.run_id if running else ""
         if running:
@@ -249,6 +247,19 @@ class LiveCluster:
         assert not shared_memory, f"left in /dev/shm: {shared_memory}\n{self.said()}"
         assert self._process.returncode == 0 or not running, self.said()
         shutil.rmtree(self.home, ignore_errors=True)
+
+    def _end_joined(self) -> None:
+        """Nodes that joined, with everything on them. They are this test's, and nothing is promised of their end."""
+        families = self.joined_processes()
+        for joined in self._joined:
+            joined.terminate()
+        psutil.wait_procs(families, timeout=5)
+        for process in families:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        for joined in self._joined:
+            joined.kill()
+            joined.wait()
 
     def _left_over(self, run_id: str) -> dict[psutil.Process, str]:
         """Living processes we saw below it, and any that carries the mark of its run, each with its title."""

@@ -47,7 +47,7 @@ def config() -> str:
     args["health"] = {
         "rest_s": 3.0,
         "lost_rest_s": 3.0,
-        "rules": {"ECC_UNCORRECTABLE": {"window_s": 8.0}, "THERMAL_CRITICAL": {"hold_s": 6.0}},
+        "rules": {"ECC_UNCORRECTABLE": {"window_s": 45.0}, "THERMAL_CRITICAL": {"hold_s": 6.0}},
     }
     return str(yaml.safe_dump(document, sort_keys=False))
 
@@ -190,7 +190,8 @@ class TestQuarantine:
         assert set(asked.statuses) == {200}
         assert len(on(two_nodes, "head/host")) == num_replicas
         (alert,) = alerts(two_nodes, "ECC_UNCORRECTABLE")
-        print(f"uncorrectable error to empty device: {alert['acted_at_s'] - alert['fired_at_s']:.1f} s")  # noqa: T201
+        if alert["acted_at_s"]:  # its cause may be over sooner
+            print(f"uncorrectable error to empty device: {alert['acted_at_s'] - alert['fired_at_s']:.1f} s")  # noqa: T201
         refused = two_nodes.headroom("uncordon", SECOND, "--address", two_nodes.url)
         assert "quarantine" in refused.out, "no person lifts a quarantine"
         until_health(two_nodes, "healthy", deadline_s=90)
