@@ -241,7 +241,7 @@ class HealthMonitor:
     async def _probe(self, effect: Probe) -> None:
         """The empty device is tried: what is still moving off it has the probe's time to go."""
         until_s = time.monotonic() + effect.timeout_s / 2
-        while effect.device in self._facts().holds and time.monotonic() < until_s:
+        while effect.device in self._facts().holds and time.monotonic() < until_s:  # noqa: ASYNC110 - no event tells it
             await asyncio.sleep(_TICK_S)
         poll = self.polls.get(effect.device)
         uuid = getattr(poll, "uuid", "")

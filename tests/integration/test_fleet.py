@@ -186,14 +186,14 @@ class TestQuarantine:
         with Traffic(two_nodes.url, "mini", num_clients=2) as asked:
             drill.says(SECOND, ecc_uncorrected=1)
             until_health(two_nodes, "quarantined", deadline_s=20)
+            lifted = two_nodes.headroom("uncordon", SECOND, "--address", two_nodes.url)
+            assert "quarantine" in lifted.out, "no person lifts a quarantine"
             eventually(lambda: not on(two_nodes, SECOND), deadline_s=MOVED_S, what=f"{SECOND} empty")
         assert set(asked.statuses) == {200}
         assert len(on(two_nodes, "head/host")) == num_replicas
         (alert,) = alerts(two_nodes, "ECC_UNCORRECTABLE")
         if alert["acted_at_s"]:  # its cause may be over sooner
             print(f"uncorrectable error to empty device: {alert['acted_at_s'] - alert['fired_at_s']:.1f} s")  # noqa: T201
-        refused = two_nodes.headroom("uncordon", SECOND, "--address", two_nodes.url)
-        assert "quarantine" in refused.out, "no person lifts a quarantine"
         until_health(two_nodes, "healthy", deadline_s=90)
         assert two_nodes.headroom("alerts", "--address", two_nodes.url).out.count("ECC_UNCORRECTABLE") == 1
 
