@@ -19,7 +19,7 @@ from tests.integration.live_cluster import LiveCluster, short_home
 from tests.tracing.otlp_receiver import Receiver, http_receiver
 
 _HERE = Path(__file__).parent
-_ORDER = ("test_refusals", "test_starts", "", "test_apply", "test_faults", "test_end")
+_ORDER = ("test_refusals", "test_starts", "test_fleet", "", "test_lifecycle", "test_apply", "test_faults", "test_end")
 """Modules in this order; those not named come where the empty name stands."""
 
 

@@ -77,7 +77,9 @@ def headroom(*arguments: str, home: Path, timeout_s: float = 60.0) -> Finished:
 class LiveCluster:
     """Serves `config` (the text of a cluster.yaml) on free ports from the home it is given."""
 
-    def __init__(self, config: str, *, home: Path, environment: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, config: str, *, home: Path, environment: Mapping[str, str] | None = None, memory: str | None = None
+    ) -> None:
         self.home = home
         http_port, self.ray_port, dashboard_port, self.grpc_port, self.zeromq_port = free_ports(5)
         config = config.replace("grpc_port: 7212", f"grpc_port: {self.grpc_port}")
@@ -94,7 +96,10 @@ class LiveCluster:
         self._joined: list[subprocess.Popen[bytes]] = []
         with self._output.open("wb") as output:
             self._process = subprocess.Popen(
-                [HEADROOM, "up", self.file, "--ray-port", str(self.ray_port), "--dashboard-port", str(dashboard_port)],
+                [
+                    *(HEADROOM, "up", self.file, "--ray-port", str(self.ray_port)),
+                    *("--dashboard-port", str(dashboard_port), *(("--memory", memory) if memory else ())),
+                ],
                 cwd=ROOT,
                 env=clean_environment(home, environment),
                 stdin=subprocess.DEVNULL,

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+import httpx
 import psutil
 import pytest
 import yaml
@@ -24,6 +25,7 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (  # ty
     ProtoReflectionDescriptorDatabase,
 )
 
+from tests.integration.asking import post_chat, user
 from tests.integration.default_models import ROOT, copy_models
 from tests.integration.live_cluster import LiveCluster, lives, short_home
 from tests.integration.traffic import Traffic
@@ -33,6 +35,7 @@ pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 
 GB = 10**9
 SECOND = "second/host"
+IDLE_AFTER_S = 5.0
 MOVED_S = 150.0
 """Deadline on any machine; the promise is 60 s on two quiet cores, and the time is printed."""
 
@@ -44,6 +47,7 @@ def config() -> str:
     mini, small, _ = args["models"]
     args["models"] = [{**mini, "replicas": 2}, small]
     args["modes"] = {"fast": args["modes"]["fast"]}
+    args["fleet"]["idle_after_s"] = IDLE_AFTER_S
     args["health"] = {
         "rest_s": 3.0,
         "lost_rest_s": 3.0,
@@ -75,14 +79,15 @@ def drill_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def two_nodes(drill_file: Path) -> Iterator[LiveCluster]:
-    """Head and second; the second replica of `mini` is on the second node."""
+    """Head and second, each with a part of this machine's memory; the second replica of `mini` is on the second node."""
     home = short_home()
     copy_models(home, ("mini", "small"))
     Drill(drill_file)
-    cluster = LiveCluster(config(), home=home, environment={"HEADROOM_DRILL_SIGNALS": str(drill_file)})
+    drilled = {"HEADROOM_DRILL_SIGNALS": str(drill_file)}
+    cluster = LiveCluster(config(), home=home, environment=drilled, memory="9GB")
     try:
         cluster.wait_for_health("ok")
-        cluster.join("second", memory_bytes=8 * GB)
+        cluster.join("second", memory_bytes=4 * GB)
         eventually(lambda: SECOND in devices(cluster), deadline_s=60, what="the second node in the plan")
         put_on_second(cluster)
         yield cluster
@@ -195,7 +200,8 @@ class TestQuarantine:
         if alert["acted_at_s"]:  # its cause may be over sooner
             print(f"uncorrectable error to empty device: {alert['acted_at_s'] - alert['fired_at_s']:.1f} s")  # noqa: T201
         until_health(two_nodes, "healthy", deadline_s=90)
-        assert two_nodes.headroom("alerts", "--address", two_nodes.url).out.count("ECC_UNCORRECTABLE") == 1
+        assert len(alerts(two_nodes, "ECC_UNCORRECTABLE")) == 1, "one error is answered for once"
+        assert "ECC_UNCORRECTABLE" in two_nodes.headroom("alerts", "--address", two_nodes.url).out
 
 
 class TestSilence:
@@ -207,6 +213,25 @@ class TestSilence:
         assert two_nodes.headroom("gpus", "--once", "--address", two_nodes.url).out.count("fell off the bus") >= 1
         drill.over()
         until_health(two_nodes, "healthy", deadline_s=60)
+
+
+class TestRoom:
+    def test_idle_models_make_room_for_one_that_is_asked_for(self, two_nodes: LiveCluster) -> None:
+        done = two_nodes.headroom("models", "sleep", "small", "--address", two_nodes.url, timeout_s=150)
+        assert done.code == 0, done.err
+        leases = list(all_the_room(two_nodes))
+        eventually(lambda: idle_s(two_nodes, "mini") > IDLE_AFTER_S, deadline_s=30, what="mini idle")
+        with httpx.Client(base_url=two_nodes.url, trust_env=False, timeout=120) as http:
+            answer = post_chat(http, {"model": "small", "messages": user("What is 3 + 4?"), "max_tokens": 4})
+            assert answer.status_code == 200, answer.text
+            assert "made room for 'small'" in two_nodes.health()["models"]["mini"]["reason"]
+            for lease in leases:
+                hold = {"client": lease["client"], "epoch": lease["epoch"]}
+                path = f"/v1/leases/{lease['lease_id']}"
+                assert http.request("DELETE", path, json=hold).status_code == 200
+            answer = post_chat(http, {"model": "mini", "messages": user("What is 3 + 4?"), "max_tokens": 4})
+            assert answer.status_code == 200, answer.text
+        two_nodes.wait_for_health("ok", deadline_s=120)
 
 
 class TestNodeLost:
@@ -223,6 +248,24 @@ class TestNodeLost:
             )
         assert set(undisturbed.statuses) == {200}
         assert SECOND not in devices(two_nodes)
+
+
+def all_the_room(cluster: LiveCluster) -> Iterator[dict[str, Any]]:
+    """Leases until nothing is left that an engine could take."""
+    with httpx.Client(base_url=cluster.url, trust_env=False, timeout=20) as http:
+        size_mb = 16_000
+        while size_mb >= 200:
+            asked = {"client": "test", "model_name": "x", "vram_estimate_mb": size_mb, "ttl_seconds": 300}
+            answer = http.post("/v1/leases", json=asked)
+            if answer.status_code == 201:
+                yield answer.json()
+            else:
+                size_mb //= 2
+
+
+def idle_s(cluster: LiveCluster, model: str) -> float:
+    rows = cluster.get("/models/info").json()["models"]
+    return next(float(row["idle_s"]) for row in rows if row["id"] == model)
 
 
 def num_ready(cluster: LiveCluster, names: list[str]) -> int:
