@@ -16,7 +16,8 @@ from serve_app.errors import FleetUnready
 from serve_app.fleet.groups import Seat, hold_share
 from serve_app.logs import logger
 
-_READY_S: Final = 4.0
+_READY_S: Final = 12.0
+"""A new actor is a new process, which takes seconds on a busy machine."""
 _MAX_CHUNKS: Final = 3
 """Each chunk is a process; beyond so many they are joined into one."""
 

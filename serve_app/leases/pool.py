@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Final, Protocol
 
 POOL_STEP_BYTES: Final = 256 << 20
-RESIZE_TIMEOUT_S: Final = 5.0
+RESIZE_TIMEOUT_S: Final = 15.0
 
 
 class PooledShare(Protocol):

@@ -25,7 +25,7 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (  # ty
     ProtoReflectionDescriptorDatabase,
 )
 
-from tests.integration.asking import post_chat, user
+from tests.integration.asking import error_of, post_chat, user
 from tests.integration.default_models import ROOT, copy_models
 from tests.integration.live_cluster import LiveCluster, lives, short_home
 from tests.integration.traffic import Traffic
@@ -79,7 +79,7 @@ def drill_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def two_nodes(drill_file: Path) -> Iterator[LiveCluster]:
-    """Head and second, each with a part of this machine's memory; the second replica of `mini` is on the second node."""
+    """Head and second, each with a part of this machine's memory; one replica of `mini` is on the second."""
     home = short_home()
     copy_models(home, ("mini", "small"))
     Drill(drill_file)
@@ -220,11 +220,12 @@ class TestRoom:
         done = two_nodes.headroom("models", "sleep", "small", "--address", two_nodes.url, timeout_s=150)
         assert done.code == 0, done.err
         leases = list(all_the_room(two_nodes))
+        shown = two_nodes.headroom("gpus", "--once", "--address", two_nodes.url).out
         eventually(lambda: idle_s(two_nodes, "mini") > IDLE_AFTER_S, deadline_s=30, what="mini idle")
         with httpx.Client(base_url=two_nodes.url, trust_env=False, timeout=120) as http:
             answer = post_chat(http, {"model": "small", "messages": user("What is 3 + 4?"), "max_tokens": 4})
             assert answer.status_code == 200, answer.text
-            assert "made room for 'small'" in two_nodes.health()["models"]["mini"]["reason"]
+            assert "made room for 'small'" in two_nodes.health()["models"]["mini"]["reason"], shown
             for lease in leases:
                 hold = {"client": lease["client"], "epoch": lease["epoch"]}
                 path = f"/v1/leases/{lease['lease_id']}"
@@ -260,6 +261,7 @@ def all_the_room(cluster: LiveCluster) -> Iterator[dict[str, Any]]:
             if answer.status_code == 201:
                 yield answer.json()
             else:
+                assert error_of(answer)["code"] in ("no_room", "too_large"), answer.text
                 size_mb //= 2
 
 
