@@ -225,7 +225,8 @@ class TestRoom:
         with httpx.Client(base_url=two_nodes.url, trust_env=False, timeout=120) as http:
             answer = post_chat(http, {"model": "small", "messages": user("What is 3 + 4?"), "max_tokens": 4})
             assert answer.status_code == 200, answer.text
-            assert "made room for 'small'" in two_nodes.health()["models"]["mini"]["reason"], shown
+            mini = eventually(lambda: asleep(two_nodes, "mini"), deadline_s=60, what=f"mini asleep: {shown}")
+            assert "made room for 'small'" in mini["reason"]
             for lease in leases:
                 hold = {"client": lease["client"], "epoch": lease["epoch"]}
                 path = f"/v1/leases/{lease['lease_id']}"
@@ -263,6 +264,11 @@ def all_the_room(cluster: LiveCluster) -> Iterator[dict[str, Any]]:
             else:
                 assert error_of(answer)["code"] in ("no_room", "too_large"), answer.text
                 size_mb //= 2
+
+
+def asleep(cluster: LiveCluster, model: str) -> dict[str, Any]:
+    told: dict[str, Any] = cluster.health()["models"][model]
+    return told if told["status"] == "asleep" else {}
 
 
 def idle_s(cluster: LiveCluster, model: str) -> float:
