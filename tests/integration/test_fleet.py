@@ -228,7 +228,7 @@ class TestRoom:
             mini = eventually(lambda: asleep(two_nodes, "mini"), deadline_s=60, what=f"mini asleep: {shown}")
             assert "made room for 'small'" in mini["reason"]
             for lease in leases:
-                hold = {"client": lease["client"], "epoch": lease["epoch"]}
+                hold = {"client": "test", "epoch": lease["epoch"]}
                 path = f"/v1/leases/{lease['lease_id']}"
                 assert http.request("DELETE", path, json=hold).status_code == 200
             answer = post_chat(http, {"model": "mini", "messages": user("What is 3 + 4?"), "max_tokens": 4})
