@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 NOT_APPLIED_EXIT_CODE = 1
 _LOOK_S = 0.5
 _PLAN_TIMEOUT_S = 130.0
+_BUSY_S = 180.0
+"""Longest wait for the end of another change, such as a model that wakes up."""
 
 
 @click.command("apply")
@@ -76,7 +78,15 @@ def _ask(cluster: ClusterFile, address: str, *, dry_run: bool) -> ApplyAnswer:
     from serve_app.errors import HeadroomError
 
     asked = {"args": _args(cluster), "config_dir": str(cluster.path.parent), "dry_run": dry_run}
-    answer = post(ApplyAnswer, address, "/admin/apply", asked, timeout_s=_PLAN_TIMEOUT_S)
+    until_s, is_told = time.monotonic() + _BUSY_S, False
+    while True:
+        answer = post(ApplyAnswer, address, "/admin/apply", asked, timeout_s=_PLAN_TIMEOUT_S)
+        if answer.outcome is not ApplyOutcome.BUSY or time.monotonic() > until_s:
+            break
+        if not is_told:
+            is_told = True
+            click.echo("Another change is under way; waiting for its end.", err=True)
+        time.sleep(_LOOK_S)
     if answer.outcome not in (ApplyOutcome.PROPOSED, ApplyOutcome.ACCEPTED):
         raise HeadroomError(answer.message)
     return answer
