@@ -40,6 +40,7 @@ SUBCOMMANDS: dict[str, Subcommand] = {
     "drain": Subcommand(
         "serve_app.commands.drain", "Move everything off a device or node, and place nothing new there."
     ),
+    "forget": Subcommand("serve_app.commands.forget", "Drop what is known of a device or node that was taken out."),
     "uncordon": Subcommand("serve_app.commands.uncordon", "Lift a cordon or drain."),
     "forecast": Subcommand("serve_app.commands.forecast", "Judge forecasts of device failures on recorded telemetry."),
     "lease": Subcommand("serve_app.commands.lease", "Borrow device memory for a program outside, and give it back."),

@@ -49,6 +49,7 @@ CONTROL_ROUTES: Final = (
     ControlRoute("/admin/cordon", ("POST",)),
     ControlRoute("/admin/drain", ("POST",)),
     ControlRoute("/admin/uncordon", ("POST",)),
+    ControlRoute("/admin/forget", ("POST",)),
 )
 
 

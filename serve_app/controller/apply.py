@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
@@ -85,6 +85,11 @@ class Applier:
     def busy(self) -> bool:
         return self.progress.status is ApplyStatus.APPLYING
 
+    @property
+    def occupied(self) -> bool:
+        """A change is planned or carried out."""
+        return self.busy or self._planning
+
     async def propose(self, settings: Settings, wish: Wish = AS_IT_IS) -> Proposal:
         """What applying these settings would do; until the caller has it, nobody else is answered.
 
@@ -134,9 +139,10 @@ class Applier:
                 self.progress = replace(self.progress, done=number, doing=doing)
                 await self._batch(batch, proposal)
             await self._settle()
-        except HeadroomError as error:
-            _log.error("apply failed, going back", reason=str(error))
-            self.progress = replace(self.progress, doing="going back", message=str(error))
+        except Exception as error:  # noqa: BLE001 - whatever it was, plan and ledger must be one again
+            reason = str(error) if isinstance(error, HeadroomError) else repr(error)
+            _log.error("apply failed, going back", reason=reason)
+            self.progress = replace(self.progress, doing="going back", message=reason)
             self._rest(resting)
             await self._go_back(stored, settings, weights, now)
             self.progress = replace(self.progress, status=ApplyStatus.FAILED, doing="")
@@ -149,7 +155,7 @@ class Applier:
 
     async def _batch(self, batch: Sequence[Action], proposal: Proposal) -> None:
         starts = [self._slot(action, proposal) for action in batch if action.kind is ActionKind.START]
-        stops = [self._held(action) for action in batch if action.kind is ActionKind.STOP]
+        stops = [held for action in batch if action.kind is ActionKind.STOP and (held := self._held(action))]
         await self._start(starts)
         await self._retired(stops)
         await self._ready(starts)
@@ -190,8 +196,29 @@ class Applier:
         """The engines of before, those that were stopped started anew; what came since is ended first."""
         self._bringup.forget_newer(stored)
         self._turn_to(stored, settings, weights)
-        await self._retired(slot for slot in tuple(self._ledger.slots.values()) if slot not in slots)
-        missing = [slot for slot in slots if slot.name not in self._ledger.slots]
+        try:
+            await self._retired(slot for slot in tuple(self._ledger.slots.values()) if slot not in slots)
+        except HeadroomError as error:
+            _log.error("an engine that came does not end yet", reason=str(error))
+        live = await self._fleet.node_names()
+        await self._started([slot for slot in slots if slot.name not in self._ledger.slots and slot.node in live])
+
+    async def mended(self, live: Collection[str]) -> bool:
+        """Start what the plan in force has and the ledger has not, as when a change broke off; False: nothing."""
+        stored = self._bringup.state.stored
+        missing = [slot for slot in stored.slots if slot.name not in self._ledger.slots] if stored else []
+        missing = [slot for slot in missing if slot.node in live]
+        if not missing or self.busy or self._planning:
+            return False
+        _log.warning("started again: planned, and not there", slots=[slot.name for slot in missing])
+        self.progress = Progress(status=ApplyStatus.APPLYING, num_batches=1, doing="starting what is missing")
+        try:
+            await self._started(missing)
+        finally:
+            self.progress = replace(self.progress, status=ApplyStatus.DONE, done=1, doing="")
+        return True
+
+    async def _started(self, missing: Sequence[Slot]) -> None:
         await self._start(missing)
         try:
             await self._ready(missing)
@@ -208,7 +235,8 @@ class Applier:
     def _turn_to(self, stored: StoredPlan, settings: Settings, weights: Mapping[str, Weights]) -> None:
         self._bringup.settings = settings
         self._bringup.state.weights = dict(weights)
-        self._bringup.state.problems = {}
+        problems = self._bringup.state.problems
+        self._bringup.state.problems = {model: why for model, why in problems.items() if model not in weights}
         self._bringup.take_over(stored)
         self._publish()
 
@@ -223,12 +251,14 @@ class Applier:
         (slot,) = slots_of(plan, proposal.inventory, proposal.settings.models, proposal.weights)
         return replace(slot, name=f"{slot.replica}.{proposal.inventory.version}-meanwhile")
 
-    def _held(self, action: Action) -> Slot:
-        return next(
+    def _held(self, action: Action) -> Slot | None:
+        """None: it is gone already."""
+        held = (
             slot
             for slot in self._ledger.slots.values()
             if slot.replica == action.replica and {seat.device for seat in slot.seats} == set(action.devices)
         )
+        return next(held, None)
 
     def _is_ready(self, slot: Slot) -> bool:
         tenure = self._ledger.tenures.get(slot.name)

@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 
 from pydantic import TypeAdapter, ValidationError
 
+from placement.inventory import Inventory
 from placement.plan import Plan
 from serve_app.config.settings import Settings
 from serve_app.controller.bringup_state import BringupState, Phase
@@ -49,7 +50,7 @@ class Bringup:
         telemetry: ControllerTelemetry,
         *,
         lifecycle: Lifecycle,
-        conditions: Callable[[], Conditions],
+        conditions: Callable[[Inventory | None], Conditions],
         retired: Callable[[tuple[Slot, ...]], Awaitable[None]],
     ) -> None:
         self.settings = settings
@@ -172,7 +173,7 @@ class Bringup:
         version = self._store.next_plan_version()
         headroom = self.settings.fleet.headroom
         bare = await self._fleet.inventory(choice=self.settings.fleet.devices, version=version)
-        inventory = self._conditions().dress(bare, (), headroom=headroom)
+        inventory = self._conditions(bare).dress(bare, (), headroom=headroom)
         self._stand(Phase.PLAN)
         weights, kind = self.state.weights, inventory.devices[0].kind
         demands, problems = await asyncio.to_thread(demands_for, self.settings, weights, kind=kind, store=self._store)

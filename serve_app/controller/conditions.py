@@ -36,8 +36,8 @@ class Conditions:
         return replace(inventory, nodes=nodes)
 
     def unusable(self, device: Device) -> str:
-        """Why nothing may lie there; empty when something may."""
-        health = self._health(device)
+        """Why nothing may lie there; empty when something may. What is known now goes before an older inventory."""
+        health = self.health.get(device.id, DeviceHealth.HEALTHY)
         return "" if health in USABLE else health.value
 
     def _health(self, device: Device) -> DeviceHealth:

@@ -56,6 +56,8 @@ class ControlPages:
                     return json_answer(self._alerts(asked.query))
                 case "/v1/objectives":
                     return json_answer(self._objectives())
+                case "/admin/forget":
+                    return json_answer(self._forget(asked.body))
                 case "/admin/cordon" | "/admin/drain" | "/admin/uncordon":
                     return json_answer(self._cordon(asked.path, asked.body))
             return error_answer(not_found(f"The controller has no page {asked.path[:128]}.", code="unknown_path"))
@@ -91,13 +93,20 @@ class ControlPages:
     def _objectives(self) -> dict[str, Any]:
         return {"objectives": [to_json_value(one) for one in self._desk.objectives.burns(now_s=time.time())]}
 
+    def _forget(self, body: bytes) -> dict[str, Any]:
+        """For hardware that was taken out; refused while it is part of the fleet."""
+        devices = self._named(_cordon_request(body).target)
+        inventory = self._bringup.state.inventory
+        here = sorted({device.id for device in inventory.devices} & set(devices)) if inventory else devices
+        if here:
+            message = f"{', '.join(here)} is still part of the fleet. Take the hardware or its Ray node out first."
+            raise _Said(invalid(message, param="target"))
+        self._desk.monitor.forget(devices)
+        gone = ({"device": device, "health": "forgotten", "cordoned": False, "reasons": []} for device in devices)
+        return {"devices": list(gone)}
+
     def _cordon(self, path: str, body: bytes) -> dict[str, Any]:
-        try:
-            asked = CordonRequest.model_validate_json(body)
-        except ValidationError as error:
-            first = error.errors(include_url=False, include_input=False)[0]
-            place = ".".join(str(step) for step in first["loc"]) or "body"
-            raise _Said(invalid(f"{place}: {first['msg']}. Expected `target`, and `by` or not.", param=place)) from None
+        asked = _cordon_request(body)
         if asked.by.startswith(HOLDER_PREFIX):
             raise _Said(invalid(f"`by` must not begin with '{HOLDER_PREFIX}': windows hold those.", param="by"))
         devices = self._named(asked.target)
@@ -134,6 +143,15 @@ class _Said(Exception):
     def __init__(self, error: ApiError) -> None:
         super().__init__(error.message)
         self.error = error
+
+
+def _cordon_request(body: bytes) -> CordonRequest:
+    try:
+        return CordonRequest.model_validate_json(body)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        place = ".".join(str(step) for step in first["loc"]) or "body"
+        raise _Said(invalid(f"{place}: {first['msg']}. Expected `target`, and `by` or not.", param=place)) from None
 
 
 def _only(query: Mapping[str, str], known: set[str]) -> None:

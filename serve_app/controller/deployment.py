@@ -15,6 +15,7 @@ from typing import Any
 import ray
 
 from placement.codec import to_json_value
+from placement.inventory import Inventory
 from serve_app.api.control_routes import ControlAnswer, ControlAsked
 from serve_app.api.wire import ApplyRequest, ModelAction, ModelAnswer
 from serve_app.config.load import settings_from_args
@@ -38,6 +39,7 @@ from serve_app.controller.replan import Replanner
 from serve_app.controller.retirement import Retirement
 from serve_app.controller.store import Store
 from serve_app.controller.telemetry import ControllerTelemetry
+from serve_app.controller.turns import kept
 from serve_app.fleet.actors import DeviceReading
 from serve_app.fleet.measurements import store_path
 from serve_app.fleet.process_memory import ProcessKey
@@ -168,6 +170,7 @@ class Controller:
             return
         self._store.save_tenure(tenure)
         self._bringup.state.problems.pop(self._ledger.slots[slot].model, None)
+        self._lifecycle.used(self._ledger.slots[slot].model, now_s=time.monotonic())
         self._bringup.record(self._ledger.slots[slot], tenure, rest_bytes=report.measured_bytes)
         self._telemetry.loaded(tenure, self._ledger.slots[slot].model)
         self._publish()
@@ -263,18 +266,20 @@ class Controller:
     async def _sweep(self) -> None:
         while True:
             await asyncio.sleep(_SWEEP_S)
-            now_s = time.monotonic()
-            for tenure in self._ledger.silent(now_s=now_s, limit_s=_SILENT_S, unheard_limit_s=_UNHEARD_S):
-                _log.warning("replica fell silent", slot=tenure.slot, epoch=tenure.epoch)
-                self._lost(tenure.slot, tenure.epoch)
-            if self._publisher.drop_silent_peers(now_s=now_s):
-                self._publish()
+            await kept(self._sweep_once, what="sweeping silent replicas")
+
+    async def _sweep_once(self) -> None:
+        now_s = time.monotonic()
+        for tenure in self._ledger.silent(now_s=now_s, limit_s=_SILENT_S, unheard_limit_s=_UNHEARD_S):
+            _log.warning("replica fell silent", slot=tenure.slot, epoch=tenure.epoch)
+            self._lost(tenure.slot, tenure.epoch)
+        if self._publisher.drop_silent_peers(now_s=now_s):
+            self._publish()
 
     async def _read_devices(self) -> None:
         while True:
             await asyncio.sleep(_READ_S)
-            with contextlib.suppress(ray.exceptions.RayError):
-                await self._read_once()
+            await kept(self._read_once, what="measuring devices")
 
     async def _read_once(self) -> None:
         inventory = self._bringup.state.inventory
@@ -338,13 +343,16 @@ class Controller:
         try:
             stubborn = await self._fleet.reap(slot, tenure)
         except ray.exceptions.RayError:
-            return slot.node not in await self._fleet.node_names()  # with its node, everything on it is gone
+            try:
+                return slot.node not in await self._fleet.node_names()  # with its node, everything on it is gone
+            except (ray.exceptions.RayError, RuntimeError):
+                return False
         if stubborn:
             _log.error("processes of a dead replica will not go", slot=tenure.slot, pids=[k.pid for k in stubborn])
         return not stubborn
 
-    def _conditions(self) -> Conditions:
-        return self._desk.conditions()
+    def _conditions(self, inventory: Inventory | None = None) -> Conditions:
+        return self._desk.conditions(inventory)
 
     def _publish(self) -> None:
         if not self._bringup.known.is_set():

@@ -14,7 +14,7 @@ from typing import Any
 
 from placement.health_rules import DEFAULT_RULES, DRIVER_RULES, RuleName, Severity
 from placement.health_state import Alert
-from placement.inventory import Device, DeviceHealth, HoldingKind
+from placement.inventory import Device, DeviceHealth, HoldingKind, Inventory
 from placement.signals import Silence
 from serve_app.config.settings import Settings
 from serve_app.controller.bringup import Bringup
@@ -106,14 +106,15 @@ class FleetDesk:
         self._spawn(self.monitor.run())
         self._spawn(self.objectives.run())
 
-    def conditions(self) -> Conditions:
+    def conditions(self, inventory: Inventory | None = None) -> Conditions:
+        """Of the devices of this inventory, or of the one in force."""
         health = self.monitor.device_health
         failing = self._forecasts.to_empty(now_s=time.monotonic())
         emptied = {device: DeviceHealth.DRAINING for device in failing if health.get(device) in USABLE}
         return Conditions(
             health=health | emptied,
             cordoned=self.monitor.cordoned,
-            leased_bytes=self.leases.leased_bytes(),
+            leased_bytes=self.leases.leased_bytes(inventory.devices if inventory else None),
             risk_permille=self._forecasts.risk_permille,
         )
 
@@ -197,7 +198,7 @@ class FleetDesk:
 
 
 def _foreign(device: Device) -> int:
-    return sum(one.num_bytes for one in device.holdings if one.kind is not HoldingKind.RESERVED)
+    return sum(one.num_bytes for one in device.holdings if one.kind is HoldingKind.FOREIGN)
 
 
 def _rules(settings: Settings) -> list[tuple[str, str]]:

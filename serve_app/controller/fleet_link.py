@@ -19,7 +19,7 @@ from serve_app.fleet.probe import ProbeResult
 from serve_app.fleet.process_memory import ProcessKey
 from serve_app.fleet.watches import Watches
 
-_READ_TIMEOUT_S = 5.0
+_READ_TIMEOUT_S = 3.0
 
 
 class FleetLink:

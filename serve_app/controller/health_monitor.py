@@ -37,6 +37,7 @@ from placement.objectives import ObjectiveName
 from placement.signals import Poll
 from serve_app.config.settings import HealthSettings, Settings
 from serve_app.controller.fleet_link import FleetLink
+from serve_app.controller.turns import kept
 from serve_app.fleet.alerts import AlertEntry, AlertHistory, Callbacks
 from serve_app.fleet.health_store import HealthStore
 from serve_app.fleet.watches import NodePolls
@@ -141,12 +142,19 @@ class HealthMonitor:
         for device in devices:
             self._take(health.uncordon(self.fleet, device, by, now_s=time.monotonic(), policy=self._policy))
 
+    def forget(self, devices: Iterable[str]) -> None:
+        """For hardware that was taken out: what vanished by itself stays known as lost."""
+        for device in devices:
+            self.fleet = health.forget(self.fleet, device)
+            self._records.standings.forget(device)
+            self.polls.pop(device, None)
+
     # -- loops ---------------------------------------------------------------------------------------
 
     async def watch(self) -> None:
         while True:
             began_s = time.monotonic()
-            await self._poll()
+            await kept(self._poll, what="polling devices")
             await asyncio.sleep(max(0.0, POLL_S - (time.monotonic() - began_s)))
 
     async def run(self) -> None:
@@ -154,12 +162,14 @@ class HealthMonitor:
         windows_s = 0.0
         while True:
             await asyncio.sleep(_TICK_S)
-            now_s = time.monotonic()
-            self._take(health.tick(self.fleet, now_s=now_s, policy=self._policy))
-            self._tell_what_was_carried_out()
-            if now_s >= windows_s:
-                windows_s = now_s + _WINDOWS_S
-                self._turn_windows()
+            await kept(self._tick, what="the health of devices")
+            if time.monotonic() >= windows_s:
+                windows_s = time.monotonic() + _WINDOWS_S
+                await kept(self._turn_windows, what="maintenance windows")
+
+    async def _tick(self) -> None:
+        self._take(health.tick(self.fleet, now_s=time.monotonic(), policy=self._policy))
+        self._tell_what_was_carried_out()
 
     async def _poll(self) -> None:
         facts = self._facts()
@@ -179,8 +189,8 @@ class HealthMonitor:
 
     def _take(self, outcome: Outcome) -> None:
         """Written down first, acted on then."""
-        self.fleet = outcome.fleet
         self._records.standings.save(outcome.fleet, outcome.changed)
+        self.fleet = outcome.fleet
         entries = [entry for event in outcome.events if (entry := self._record(event)) is not None]
         for effect in outcome.effects:
             self._carry_out(effect)
@@ -274,7 +284,7 @@ class HealthMonitor:
                 ObjectiveName.ALERT_RESPONSE_TIME, num_good=int(good), num_total=1, at_s=time.time()
             )
 
-    def _turn_windows(self) -> None:
+    async def _turn_windows(self) -> None:
         now_s = time.monotonic()
         for turn in turns(self._settings().maintenance.windows, self.fleet, datetime.now(UTC)):
             if isinstance(turn, Lay):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from typing import Any, Final
 
 import zmq.asyncio
@@ -104,9 +104,10 @@ class LeaseDesk:
 
     # -- what the controller asks --------------------------------------------------------------------
 
-    def leased_bytes(self) -> dict[str, int]:
-        """By device id, what its pooled share holds."""
-        held = {device.id: self._service.pooled_bytes(device.uuid) for device in self._devices()}
+    def leased_bytes(self, devices: Iterable[Device] | None = None) -> dict[str, int]:
+        """By device id, what its pooled share holds; of these devices, or of those of the plan in force."""
+        known = self._devices() if devices is None else devices
+        held = {device.id: self._service.pooled_bytes(device.uuid) for device in known}
         return {device: num_bytes for device, num_bytes in held.items() if num_bytes}
 
     def num_on(self, uuid: str) -> int:
@@ -120,15 +121,16 @@ class LeaseDesk:
 
     async def measured(self, readings: Mapping[str, DeviceReading]) -> None:
         """What the processes of lease holders have; a lease whose device was not read is left out."""
+        uuids = {device.id: device.uuid for device in self._devices() if device.id in readings}
         found = {
-            marker.removeprefix(LEASE_MARK): num_bytes
-            for reading in readings.values()
-            for marker, num_bytes in reading.shares.items()
+            (uuid, marker.removeprefix(LEASE_MARK)): num_bytes
+            for device, uuid in uuids.items()
+            for marker, num_bytes in readings[device].shares.items()
             if marker.startswith(LEASE_MARK)
         }
-        read = {device.uuid for device in self._devices() if device.id in readings}
-        held = [lease for lease in self._service.now_held() if lease.device in read]
-        await self._service.measured({lease.lease_id: found.get(lease.lease_id, 0) for lease in held})
+        held = [lease for lease in self._service.now_held() if lease.device in set(uuids.values())]
+        measured = {lease.lease_id: found.get((lease.device, lease.lease_id), 0) for lease in held}
+        await self._service.measured(measured)
         await self._turn_away()
         self._telemetry.leases.show(_by_state(lease.state.value for lease in self._service.now_held()))
 
@@ -172,8 +174,10 @@ class LeaseDesk:
         )
 
     def _planned(self, device: str) -> int:
-        """All replicas there at rest, and the largest of their starts beside them."""
-        slots = [slot for slot in self._ledger.slots.values() if any(seat.device == device for seat in slot.seats)]
+        """All replicas there at rest, those planned and not there yet too, and the largest of their starts."""
+        stored = self._bringup.state.stored
+        planned = {slot.name: slot for slot in (stored.slots if stored else ())} | dict(self._ledger.slots)
+        slots = [slot for slot in planned.values() if any(seat.device == device for seat in slot.seats)]
         above = max((slot.peak_bytes - slot.share_bytes for slot in slots), default=0)
         return sum(slot.share_bytes for slot in slots) + above
 
@@ -207,18 +211,31 @@ class LeaseDesk:
         """Holders on a device that must be emptied are told; those of one that is well again may stay."""
         conditions = self._conditions()
         ill = {device.uuid: why for device in self._devices() if (why := conditions.unusable(device))}
+        known = {device.uuid for device in self._devices()}
+        ill |= {lease.device: "gone" for lease in self._service.now_held() if lease.device not in known}
         for uuid in ill.keys() - self._vacated:
             await self._service.vacate(uuid, reason=f"the device is {ill[uuid]}")
         for uuid in self._vacated - ill.keys():
             await self._service.readmit(uuid)
         self._vacated = set(ill)
 
-    async def _when_free(self, action: ModelAction, model: str) -> ModelAnswer:
-        """Waits while another change is under way; whoever asks has a deadline of their own."""
-        while True:
+    def _may_go(self, model: str) -> bool:
+        """Still idle, or on its way already: what was so when it was chosen may be over."""
+        settings = self._bringup.settings
+        idle = self._lifecycle.may_sleep(
+            settings.models, now_s=time.monotonic(), idle_after_s=settings.fleet.idle_after_s
+        )
+        return model in self._lifecycle.resting or any(one.id == model for one in idle)
+
+    async def _when_free(self, action: ModelAction, model: str) -> None:
+        """Waits while another change is under way, as long as the claim may."""
+        until_s = time.monotonic() + _SLEEP_S
+        while time.monotonic() < until_s:
+            if not self._may_go(model):
+                return
             answer = await self._act(action, model, Trigger.ROOM)
             if answer.outcome is not ModelOutcome.BUSY:
-                return answer
+                return
             await asyncio.sleep(_ASK_AGAIN_S)
 
     async def _load(self, fields: dict[str, Any]) -> dict[str, Any]:

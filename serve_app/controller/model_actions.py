@@ -102,6 +102,8 @@ class ModelActions:
         if rest is not None and rest.kind is kind:
             return _said(ModelOutcome.DONE, f"'{model}' is {kind.value} already.")
         if not self._has_place(model):
+            if self._applier.occupied:
+                return _said(ModelOutcome.BUSY, "Another change is under way. Try again when it is done.")
             self._lifecycle.rest(resting)
             self._store.save_lifecycle(self._lifecycle.state)
             self._publish()

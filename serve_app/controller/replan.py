@@ -19,6 +19,7 @@ from serve_app.controller.conditions import USABLE, Conditions
 from serve_app.controller.fleet_link import FleetLink
 from serve_app.controller.planning import StoredPlan
 from serve_app.controller.proposing import Wish
+from serve_app.controller.turns import kept
 from serve_app.errors import ApplyBusy, HeadroomError
 from serve_app.logs import logger
 
@@ -66,14 +67,18 @@ class Replanner:
     async def run(self) -> None:
         while True:
             await asyncio.sleep(_LOOK_S)
-            await self._look()
+            if not await kept(self._look, what="planning again"):
+                self._not_before_s = time.monotonic() + _REST_S
 
     async def _look(self) -> None:
         """A reason must be there at two looks running: Ray forgets a node for a moment while it restarts."""
         stored = self._bringup.state.stored
         if stored is None or self._bringup.state.phase is not Phase.SERVING or self._applier.busy:
             return
-        why = reasons(stored, await self._fleet.node_names(), self._conditions())
+        live = await self._fleet.node_names()
+        if time.monotonic() >= self._not_before_s and await self._applier.mended(live):
+            return
+        why = reasons(stored, live, self._conditions())
         seen_before, self._before = why == self._before, why
         if why and seen_before and time.monotonic() >= self._not_before_s:
             await self._plan_again(why)

@@ -5,16 +5,19 @@ The only place that turns Ray's view of nodes into ours. Blocks; run it off the 
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import ray
 
 from placement.inventory import DeviceKind, Inventory, Node
 from serve_app.config.settings import DeviceChoice
-from serve_app.errors import FleetUnready
+from serve_app.errors import DeviceUnreadable, FleetUnready
 from serve_app.fleet.devices import local_inventory
 from serve_app.fleet.names import node_name, node_selector
+from serve_app.logs import logger
 
 _READ_TIMEOUT_S = 30.0
 
@@ -35,7 +38,10 @@ def live_nodes() -> tuple[ClusterNode, ...]:
 
 
 def read_inventory(nodes: tuple[ClusterNode, ...], *, choice: DeviceChoice, version: int) -> Inventory:
-    """Ask every node for its devices. Raises FleetUnready when one does not answer in time."""
+    """Ask every node for its devices; one that does not answer in time, or dies meanwhile, is left out.
+
+    Raises: FleetUnready when none answers.
+    """
     task = ray.remote(_read_node)
     pending = {
         node.name: task.options(num_cpus=0, label_selector=dict(node.selector)).remote(
@@ -43,14 +49,28 @@ def read_inventory(nodes: tuple[ClusterNode, ...], *, choice: DeviceChoice, vers
         )
         for node in nodes
     }
-    try:
-        read = {name: ray.get(reference, timeout=_READ_TIMEOUT_S) for name, reference in pending.items()}
-    except ray.exceptions.GetTimeoutError as error:
+    until_s = time.monotonic() + _READ_TIMEOUT_S
+    read = {name: _told(name, reference, until_s) for name, reference in pending.items()}
+    known = tuple(told for node in nodes if (told := read[node.name]) is not None)
+    if not known:
         raise FleetUnready(
-            f"Not every node of {sorted(pending)} told its devices within {_READ_TIMEOUT_S:.0f} s.",
+            f"No node of {sorted(pending)} told its devices within {_READ_TIMEOUT_S:.0f} s.",
             advice="Look at `ray status`; a node that hangs must be removed.",
-        ) from error
-    return Inventory(version=version, nodes=tuple(read[node.name] for node in nodes))
+        )
+    return Inventory(version=version, nodes=known)
+
+
+def _told(name: str, reference: Any, until_s: float) -> Node | None:
+    try:
+        told: Node = ray.get(reference, timeout=max(0.1, until_s - time.monotonic()))
+    except DeviceUnreadable:
+        raise
+    except (ray.exceptions.GetTimeoutError, ray.exceptions.RayError) as error:
+        if isinstance(cause := getattr(error, "cause", None), DeviceUnreadable):
+            raise cause from error
+        _log.error("a node does not tell its devices", node=name, error=type(error).__name__)
+        return None
+    return told
 
 
 def _cluster_node(node: Mapping[str, object]) -> ClusterNode:
@@ -72,3 +92,6 @@ def _read_node(choice: DeviceChoice, name: str, memory_bytes: int) -> Node:
     if hosts and memory_bytes < hosts[0].total_bytes:
         return local_inventory(choice, name, host_total_bytes=memory_bytes).nodes[0]
     return node
+
+
+_log = logger("headroom.fleet")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import os
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -70,10 +71,10 @@ class RayShare:
         seat = self._seat_of(device)
         if seat is None:
             return None
-        name = f"headroom-lease-{device}-{next(self._numbers)}"
+        name = f"headroom-lease-{device}-{os.getpid()}-{next(self._numbers)}"
         try:
             handle = await asyncio.to_thread(hold_share, seat, num_bytes=num_bytes, name=name)
-        except (FleetUnready, ray.exceptions.RayError) as error:
+        except (FleetUnready, ValueError, ray.exceptions.RayError) as error:
             _log.warning("the share of leases does not grow", device=device, bytes=num_bytes, error=repr(error))
             return None
         try:

@@ -5,6 +5,7 @@ The order of a request's life and nothing else; each step is decided elsewhere.
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -122,7 +123,10 @@ class Inference:
             return await visit.client.refuse(body)
         decision = self._decide(visit, body)
         if isinstance(decision, Asleep):
-            decision = await self._woken(decision.model, visit, body)
+            woken = await self._woken(decision.model, visit, body)
+            if woken is None:
+                return Delivered(CLIENT_GONE, Outcome.CANCELLED)
+            decision = woken
         if isinstance(decision, ApiError):
             return await visit.client.refuse(decision)
         visit.decision = decision
@@ -132,8 +136,19 @@ class Inference:
                 return await self._relay(visit, keeper, decision, body)
         return await self._serve(visit, decision)
 
-    async def _woken(self, model: str, visit: Visit, body: bytes) -> Decision | ApiError:
-        failure = await self._waker.wake(model)
+    async def _woken(self, model: str, visit: Visit, body: bytes) -> Decision | ApiError | None:
+        """None: the client has left, and nobody needs the answer."""
+        waking = asyncio.ensure_future(self._waker.wake(model))
+        leaving = asyncio.ensure_future(_left(visit.client.receive))
+        try:
+            await asyncio.wait((waking, leaving), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in (waking, leaving):
+                task.cancel()
+            await asyncio.gather(waking, leaving, return_exceptions=True)
+        if waking.cancelled():
+            return None
+        failure = waking.result()
         if failure is not None:
             return failure
         decision = self._decide(visit, body)
@@ -235,6 +250,12 @@ class Inference:
             decision = visit.decision
             mode, model = (decision.mode, decision.model) if decision else (names.NO_MODE, NO_MODEL)
             self._meters.inference(mode, model, delivered.outcome, duration_s)
+
+
+async def _left(receive: Receive) -> None:
+    """Returns when the client has left; its body has been read, so nothing else can come."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
 
 
 def _terms(asked: Asked, tenant: str) -> Terms:

@@ -140,7 +140,8 @@ class Pages:
 
     async def control(self, asked: ControlAsked) -> Page | ApiError:
         """A route of the controller, passed on."""
-        answer = await self._asked(self._control.ask(asked))
+        timeout_s = CONTROL_TIMEOUT_S if asked.method == "GET" else ACT_TIMEOUT_S
+        answer = await self._asked(self._control.ask(asked), timeout_s=timeout_s)
         if answer is None:
             return _away()
         headers = dict(answer.headers)

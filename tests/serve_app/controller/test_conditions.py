@@ -84,3 +84,10 @@ class TestLeases:
         before = Conditions(leased_bytes={FIRST: 4 * GIB}).dress(TWO, (), headroom=0.2)
         assert leased(Conditions(leased_bytes={FIRST: GIB}).dress(before, (), headroom=0.2)) == GIB
         assert leased(Conditions().dress(before, (), headroom=0.2)) == 0
+
+
+class TestUsable:
+    def test_what_is_known_now_goes_before_an_older_inventory(self) -> None:
+        was_lost = Conditions(health={FIRST: DeviceHealth.LOST}).dress(TWO, (), headroom=0.2)
+        now = Conditions(health={FIRST: DeviceHealth.HEALTHY})
+        assert not now.unusable(was_lost.devices[0])

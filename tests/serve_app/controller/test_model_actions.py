@@ -38,6 +38,10 @@ class ObedientApplier(Applier):
         self.slots = slots
         self.works = works
 
+    @property
+    def occupied(self) -> bool:
+        return False
+
     async def propose(self, settings: Settings, wish: Wish = AS_IT_IS) -> Proposal:
         return proposal(*self.slots, **{model: rest.kind for model, rest in (wish.resting or {}).items()})
 
@@ -77,7 +81,7 @@ class Scene:
             FleetLink(headroom=0.2),
             ControllerTelemetry(SETTINGS),
             lifecycle=lifecycle,
-            conditions=Conditions,
+            conditions=lambda _: Conditions(),
             retired=retired,
         )
         made.state.weights = {"mini": WEIGHTS, "base": WEIGHTS}

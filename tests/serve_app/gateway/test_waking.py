@@ -14,6 +14,9 @@ from serve_app.config.settings import Settings
 from serve_app.gateway.decide import Asleep, Terms, decide
 from tests.serve_app.gateway.builders import backend, catalog, chat, decided, not_decided, parsed, settings, table
 from tests.serve_app.gateway.serving import Stage, stage, until
+from tracing import names
+
+INFERENCE = names.INFERENCE_REQUESTS.name
 
 
 def asleep(on: Stage, *models: str) -> None:
@@ -125,3 +128,16 @@ class TestActions:
 
 def assert_unavailable(answer: httpx.Response, *, code: str) -> None:
     assert (answer.status_code, answer.json()["error"]["code"]) == (503, code), answer.text
+
+
+class TestAClientThatLeaves:
+    async def test_gives_its_place_up_and_nothing_runs_for_it(self) -> None:
+        async with stage("mini") as on:
+            asleep(on, "mini")
+            waiting = asyncio.create_task(on.chat(chat("mini")))
+            await until(lambda: bool(on.control.acted))
+            waiting.cancel()
+            await asyncio.gather(waiting, return_exceptions=True)
+            await until(lambda: on.counted(INFERENCE, "none", "none", "cancelled") == 1)
+            back(on)
+            assert on.engine.counts.num_started == 0
