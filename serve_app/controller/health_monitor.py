@@ -99,6 +99,7 @@ class HealthMonitor:
         self._on_alert = on_alert
         self._spawn = spawn
         self.fleet: FleetHealth = health.restored(records.standings.standings(), now_s=time.monotonic())
+        records.alerts.settle(self.fleet.active_alerts, at_s=time.time())
         self.polls: dict[str, Poll] = {}
         """The last poll of each device."""
         self._unacted: dict[tuple[str, str], Alert] = {}
