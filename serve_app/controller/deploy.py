@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
 from ray import serve
-from ray.serve.schema import ApplicationStatus, ReplicaState
+from ray.serve.schema import ApplicationStatus, ApplicationStatusOverview, ReplicaState
 
 from serve_app.controller.slots import EngineDeployment
 from serve_app.controller.store import Store
@@ -28,6 +28,8 @@ _ONGOING = 100
 _VERSION = "1"
 """One version for ever: Serve gives each imperative deployment a new one otherwise, and restarts every replica."""
 _GONE = (ApplicationStatus.NOT_STARTED, ApplicationStatus.DELETING, ApplicationStatus.DEPLOY_FAILED)
+_LEAVING = (ApplicationStatus.DELETING,)
+_DELETE_S = 60.0
 _NOTICE_S = 30.0
 _POLL_S = 0.2
 
@@ -36,7 +38,8 @@ def deploy_engines(
     wanted: Iterable[EngineDeployment], selector: Callable[[str], dict[str, str]], store: Store, *, delete: bool = True
 ) -> None:
     """Deploy what is new, scale what has changed, `delete` engine applications that nobody wants. Blocks."""
-    existing = serve.status().applications
+    wanted = tuple(wanted)
+    existing = _settled({deployment.name for deployment in wanted})
     names = set[str]()
     changed = []
     for deployment in wanted:
@@ -51,6 +54,17 @@ def deploy_engines(
     for name in existing if delete else ():
         if "@" in name and name not in names:
             serve.delete(name, _blocking=False)
+
+
+def _settled(names: Collection[str]) -> Mapping[str, ApplicationStatusOverview]:
+    """The applications of now, once none of `names` is on its way out: Serve would end a new one with the old one."""
+    until_s = time.monotonic() + _DELETE_S
+    while True:
+        applications: Mapping[str, ApplicationStatusOverview] = serve.status().applications
+        leaving = [name for name in names if name in applications and applications[name].status in _LEAVING]
+        if not leaving or time.monotonic() > until_s:
+            return applications
+        time.sleep(_POLL_S)
 
 
 def wait_until_noticed(wanted: Iterable[EngineDeployment]) -> None:

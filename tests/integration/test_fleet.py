@@ -215,6 +215,7 @@ class TestSilence:
         until_health(two_nodes, "healthy", deadline_s=60)
 
 
+@pytest.mark.slow
 class TestRoom:
     def test_idle_models_make_room_for_one_that_is_asked_for(self, two_nodes: LiveCluster) -> None:
         done = two_nodes.headroom("models", "sleep", "small", "--address", two_nodes.url, timeout_s=150)
@@ -236,6 +237,7 @@ class TestRoom:
         two_nodes.wait_for_health("ok", deadline_s=120)
 
 
+@pytest.mark.slow
 class TestNodeLost:
     def test_what_ran_there_runs_elsewhere(self, two_nodes: LiveCluster) -> None:
         put_on_second(two_nodes)

@@ -175,12 +175,12 @@ class TestLogs:
 
 
 class TestShippedFile:
-    def test_the_cluster_runs_it_but_for_its_port(self, cluster: LiveCluster) -> None:
+    def test_the_cluster_runs_it_but_for_its_ports(self, cluster: LiveCluster) -> None:
         shipped, run = (ROOT / "cluster.yaml").read_text(), (cluster.home / "cluster.yaml").read_text()
         different = [
             (one, other) for one, other in zip(shipped.splitlines(), run.splitlines(), strict=True) if one != other
         ]
-        assert [one.strip() for one, _ in different] == ["port: 8000"]
+        assert sorted(one.strip() for one, _ in different) == ["grpc_port: 7212", "port: 8000", "zeromq_port: 7211"]
 
 
 def _deployed(cluster: LiveCluster, model: str) -> Path:
