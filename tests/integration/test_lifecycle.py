@@ -10,7 +10,7 @@ from tests.integration.asking import error_of, post_chat, user
 from tests.integration.live_cluster import LiveCluster, lives
 from tests.integration.traffic import Traffic
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 
 
 def headroom(cluster: LiveCluster, action: str, model: str) -> None:
@@ -26,7 +26,10 @@ class TestLifecycle:
             assert not lives(engine), "its memory is free"
             assert cluster.health()["models"]["mini"]["status"] == "asleep"
             assert cluster.health()["status"] == "ok", "asleep is as it should be"
-            answer = client.chat.completions.create(model="mini", messages=user("What is 3 + 4?"), max_tokens=4)
+            patient = client.with_options(
+                max_retries=5, timeout=90
+            )  # past a minute the answer is a 503 with Retry-After
+            answer = patient.chat.completions.create(model="mini", messages=user("What is 3 + 4?"), max_tokens=4)
         assert answer.choices[0].message.content
         assert set(others.statuses) == {200}
         assert cluster.engine_core("base") == undisturbed
