@@ -9,8 +9,7 @@ import os
 import sqlite3
 import time
 from collections import Counter
-from collections.abc import Callable, Coroutine, Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
 
 from placement.health_rules import DEFAULT_RULES, DRIVER_RULES, RuleName, Severity
 from placement.health_state import Alert
@@ -27,6 +26,7 @@ from serve_app.controller.ledger import Ledger
 from serve_app.controller.lifecycle import Lifecycle
 from serve_app.controller.objectives import Objectives
 from serve_app.controller.telemetry import ControllerTelemetry
+from serve_app.controller.turns import Spawn
 from serve_app.controller.views import DeviceFacts
 from serve_app.fleet.actors import DeviceReading
 from serve_app.fleet.alerts import AlertHistory, Callbacks
@@ -36,8 +36,6 @@ from serve_app.fleet.watches import NodePolls
 from serve_app.fleet.webhooks import webhooks_of
 from serve_app.leases.rpcs import Handler
 from serve_app.ops.objective_counts import ObjectiveCounts
-
-Spawn = Callable[[Coroutine[Any, Any, None]], None]
 
 
 class FleetDesk:
@@ -143,8 +141,7 @@ class FleetDesk:
     def _facts(self) -> FleetFacts:
         inventory = self._bringup.state.inventory
         planned = Counter({device.id: _foreign(device) for device in inventory.devices} if inventory else {})
-        for slot in self._ledger.slots.values():
-            planned.update({seat.device: slot.share_bytes for seat in slot.seats})
+        planned.update(self._planned_by_us())
         planned.update(self.leases.leased_bytes())
         holds = {seat.device for name in self._ledger.tenures for seat in self._ledger.slots[name].seats}
         return FleetFacts(inventory=inventory, planned_bytes=dict(planned), holds=frozenset(holds))

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, assert_never
+from typing import assert_never
 
 from placement import health
 from placement.health_events import (
@@ -37,7 +37,7 @@ from placement.objectives import ObjectiveName
 from placement.signals import Poll
 from serve_app.config.settings import HealthSettings, Settings
 from serve_app.controller.fleet_link import FleetLink
-from serve_app.controller.turns import kept
+from serve_app.controller.turns import Spawn, kept
 from serve_app.fleet.alerts import AlertEntry, AlertHistory, Callbacks
 from serve_app.fleet.health_store import HealthStore
 from serve_app.fleet.watches import NodePolls
@@ -52,7 +52,6 @@ _TICK_S = 1.0
 _WINDOWS_S = 10.0
 _AT_ONCE = frozenset({Action.NOTIFY, Action.THROTTLE})
 """Actions that are carried out when they are told; the others when the device is empty."""
-Spawn = Callable[[Coroutine[Any, Any, None]], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Mapping, Sequence
-from typing import Any, assert_never
+from collections.abc import Callable, Mapping, Sequence
+from typing import assert_never
 
 from placement.errors import PlacementError
 from serve_app.api.wire import ModelAction, ModelAnswer, ModelOutcome
@@ -15,6 +15,7 @@ from serve_app.controller.lifecycle import Lifecycle, Rest, RestKind
 from serve_app.controller.proposal import Proposal
 from serve_app.controller.proposing import Wish
 from serve_app.controller.store import Store
+from serve_app.controller.turns import Spawn
 from serve_app.errors import ApplyBusy, HeadroomError
 from tracing.setup import Exporting
 
@@ -23,7 +24,6 @@ _BY_HAND = {
     RestKind.UNLOADED: Rest(kind=RestKind.UNLOADED, reason="unloaded by hand; `headroom models load` brings it back"),
 }
 _FOR_ROOM = "idle, made room for a lease of higher priority"
-Spawn = Callable[[Coroutine[Any, Any, None]], None]
 
 
 class ModelActions:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any
 
 from serve_app.logs import logger
+
+Spawn = Callable[[Coroutine[Any, Any, None]], None]
+"""Begins work that goes on beside whoever asks for it."""
 
 
 async def kept(step: Callable[[], Awaitable[None]], *, what: str) -> bool:
