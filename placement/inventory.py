@@ -31,6 +31,8 @@ class HoldingKind(StrEnum):
     FOREIGN = "foreign"
     """A process on the device that is not ours."""
     LEASED = "leased"
+    JOB = "job"
+    """A training job, or another guest beside the plan that leaves by itself."""
     RESERVED = "reserved"
     """Set aside by an operator."""
 
@@ -75,7 +77,8 @@ class Node:
     num_cpus: int
     host_memory_bytes: int
     devices: tuple[Device, ...]
-    roles: frozenset[str] = frozenset({"inference"})
+    roles: frozenset[str] = frozenset({"inference", "training"})
+    """What may run there; the shell reads it from labels, and closes devices to the rest."""
     held_cpu_millis: int = 0
     """Thousandths of a core that others use; the solver leaves them alone."""
     held_host_memory_bytes: int = 0

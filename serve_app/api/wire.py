@@ -20,6 +20,7 @@ class WireModel(BaseModel):
 class HolderKind(StrEnum):
     REPLICA = "replica"
     LEASED = "leased"
+    JOB = "job"
     RESERVED = "reserved"
     FOREIGN = "foreign"
 

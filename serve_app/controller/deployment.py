@@ -29,6 +29,7 @@ from serve_app.controller.conditions import Conditions
 from serve_app.controller.control_pages import ControlPages
 from serve_app.controller.fleet_desk import FleetDesk
 from serve_app.controller.fleet_link import FleetLink
+from serve_app.controller.guests import Guests
 from serve_app.controller.ledger import Ledger, Tenure
 from serve_app.controller.lifecycle import Lifecycle
 from serve_app.controller.live_settings import LiveSettings
@@ -90,6 +91,7 @@ class Controller:
             telemetry=self._telemetry,
             lifecycle=self._lifecycle,
             readings=lambda: self._readings,
+            guests=lambda: self._guests.by_device,
             act=self._act,
             health=self._lease_health,
             on_change=self._publish,
@@ -97,6 +99,15 @@ class Controller:
         )
         self._pages = ControlPages(bringup=self._bringup, desk=self._desk, fleet=self.fleet)
         self._applier, self._actions, self._replanner = self._changers()
+        self._guests = Guests(
+            bringup=self._bringup,
+            ledger=self._ledger,
+            fleet=self._fleet,
+            lifecycle=self._lifecycle,
+            conditions=self._conditions,
+            applier=self._applier,
+            act=self._act,
+        )
         self._watched: set[tuple[str, int]] = set()
         self._steady: dict[str, int] = {}
         self._readings: dict[str, DeviceReading] = {}

@@ -39,7 +39,10 @@ from serve_app.ops.objective_counts import ObjectiveCounts
 
 
 class FleetDesk:
-    """`readings` are what wardens measured last; `on_change` hears that devices may take more or less than before."""
+    """`readings` are what wardens measured last, `guests` the bytes of those beside the plan, by device.
+
+    `on_change` hears that devices may take more or less than before.
+    """
 
     def __init__(
         self,
@@ -51,6 +54,7 @@ class FleetDesk:
         telemetry: ControllerTelemetry,
         lifecycle: Lifecycle,
         readings: Callable[[], Mapping[str, DeviceReading]],
+        guests: Callable[[], Mapping[str, Mapping[str, int]]],
         act: Act,
         health: Handler,
         on_change: Callable[[], None],
@@ -60,6 +64,7 @@ class FleetDesk:
         self._ledger = ledger
         self._telemetry = telemetry
         self._readings = readings
+        self._guests = guests
         self._spawn = spawn
         policy = bringup.settings.health
         self.records = HealthRecords(
@@ -113,6 +118,7 @@ class FleetDesk:
             health=health | emptied,
             cordoned=self.monitor.cordoned,
             leased_bytes=self.leases.leased_bytes(inventory.devices if inventory else None),
+            guests=self._guests(),
             risk_permille=self._forecasts.risk_permille,
         )
 
@@ -134,6 +140,7 @@ class FleetDesk:
             forecast=self._forecasts.row(device.id),
             num_leases=self.leases.num_on(device.uuid),
             leased_bytes=self.leases.leased_bytes().get(device.id, 0),
+            guests=self._guests().get(device.id, {}),
         )
 
     # -- what the parts ask --------------------------------------------------------------------------
@@ -144,7 +151,9 @@ class FleetDesk:
         planned.update(self._planned_by_us())
         planned.update(self.leases.leased_bytes())
         holds = {seat.device for name in self._ledger.tenures for seat in self._ledger.slots[name].seats}
-        return FleetFacts(inventory=inventory, planned_bytes=dict(planned), holds=frozenset(holds))
+        return FleetFacts(
+            inventory=inventory, planned_bytes=dict(planned), holds=frozenset(holds | self._guests().keys())
+        )
 
     def _polled(self, rounds: tuple[NodePolls, ...]) -> None:
         self._forecasts.saw(
@@ -184,6 +193,7 @@ class FleetDesk:
         planned = Counter[str]()
         for slot in self._ledger.slots.values():
             planned.update({seat.device: slot.share_bytes for seat in slot.seats})
+        planned.update({device: sum(guests.values()) for device, guests in self._guests().items()})
         return planned
 
     def _foreign_bytes(self, device: str) -> int | None:

@@ -163,7 +163,7 @@ class LeaseDesk:
     def _room(self, device: Device) -> LeaseRoom:
         headroom = self._bringup.settings.fleet.headroom
         conditions = self._conditions()
-        taken = self._planned(device.id) + _foreign(device)
+        taken = self._planned(device.id) + _foreign(device) + sum(conditions.guests.get(device.id, {}).values())
         return LeaseRoom(
             device=device.uuid,
             node=device.node,

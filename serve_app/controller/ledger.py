@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from serve_app.controller.claims import ReadyReport, Slot, SlotState, Waiting
+from serve_app.controller.claims import ReadyReport, Slot, SlotState, Waiting, Weights
 from serve_app.fleet.process_memory import ProcessKey
 
 
@@ -62,6 +62,12 @@ class Ledger:
         for slot in slots:
             known = self._slots.setdefault(slot.name, slot)
             assert known == slot, f"slot {slot.name!r} is there already, and another"
+
+    def reweigh(self, model: str, weights: Weights) -> None:
+        """The engines of this model have other weights now, all of them."""
+        for slot in tuple(self._slots.values()):
+            if slot.model == model:
+                self._slots[slot.name] = replace(slot, weights=weights)
 
     def retire(self, name: str) -> Tenure | None:
         """Nobody may claim the slot any more; whoever has it drains. None: nobody had it, and it is gone."""

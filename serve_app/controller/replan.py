@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Collection, Iterator
 
 from placement.errors import PlacementError
-from placement.inventory import DeviceHealth
+from placement.inventory import DeviceHealth, HoldingKind
 from placement.plan import Plan, RefusalKind
 from serve_app.controller.apply import Applier
 from serve_app.controller.bringup import Bringup
@@ -31,7 +31,8 @@ _REST_S = 20.0
 def reasons(stored: StoredPlan, live: Collection[str], conditions: Conditions) -> tuple[str, ...]:
     """Why the plan in force should be made again, a clause each; empty when it should not.
 
-    A device that comes back matters only while something waits for room; a new node is always to be known.
+    A device that comes back, and a job that ends, matter only while something waits for room; a new node is always
+    to be known.
     """
     return tuple(_reasons(stored, live, conditions))
 
@@ -49,6 +50,11 @@ def _reasons(stored: StoredPlan, live: Collection[str], conditions: Conditions) 
             yield f"{device.id} is {why}"
         elif not why and not was_usable and waits and device.node in live:
             yield f"{device.id} is back"
+        left = {one.holder for one in device.holdings if one.kind is HoldingKind.JOB} - set(
+            conditions.guests.get(device.id, ())
+        )
+        if left and waits:
+            yield f"{' and '.join(sorted(left))} has left {device.id}"
 
 
 class Replanner:

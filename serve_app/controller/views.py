@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from placement.inventory import Device, DeviceHealth
@@ -97,6 +97,8 @@ class DeviceFacts:
     num_leases: int = 0
     leased_bytes: int = 0
     """What the pooled share of all leases holds."""
+    guests: Mapping[str, int] = field(default_factory=dict)
+    """Bytes of each job there, and of each candidate of a rollout that does not run yet."""
 
 
 def fleet(
@@ -221,6 +223,8 @@ def _device_view(
     shares = [_share_view(slot, ledger.tenures.get(slot.name), reading) for slot in _slots_on(device, ledger)]
     if facts.leased_bytes:
         shares.append(_leases_view(facts, reading))
+    running = {slot.name for slot in _slots_on(device, ledger)}
+    shares += [_guest_view(name, size, reading) for name, size in facts.guests.items() if name not in running]
     unplanned = max(0, used - sum(share.measured_bytes or 0 for share in shares)) if reading else 0
     others = HolderView(
         name="everything else", kind=HolderKind.FOREIGN, planned_bytes=0, measured_bytes=unplanned, peak_bytes=0
@@ -256,6 +260,18 @@ def _leases_view(facts: DeviceFacts, reading: DeviceReading | None) -> HolderVie
         planned_bytes=facts.leased_bytes,
         measured_bytes=sum(marked) if reading else None,
         peak_bytes=facts.leased_bytes,
+    )
+
+
+def _guest_view(name: str, num_bytes: int, reading: DeviceReading | None) -> HolderView:
+    """A job; every attempt of it has a mark of its own."""
+    marked = [size for marker, size in reading.shares.items() if marker.startswith(f"{name}:")] if reading else []
+    return HolderView(
+        name=name,
+        kind=HolderKind.JOB,
+        planned_bytes=num_bytes,
+        measured_bytes=sum(marked) if reading else None,
+        peak_bytes=num_bytes,
     )
 
 

@@ -17,6 +17,7 @@ from serve_app.fleet.host_memory import read_host_memory
 from serve_app.fleet.node_watch import NodePoller, Polling
 from serve_app.fleet.probe import ProbeResult, probe
 from serve_app.fleet.process_memory import (
+    JOB_MARK,
     LEASE_MARK,
     ProcessKey,
     end_processes,
@@ -62,10 +63,12 @@ class DeviceWarden:
         return _visible_cuda_uuid() if self._kind is DeviceKind.CUDA else ""
 
     def read(self, shares: Mapping[str, ShareProcesses]) -> DeviceReading:
-        """Measure the device, each named share on it, and whatever runs inside a lease."""
+        """Measure the device, each named share on it, and whatever runs inside a lease or a job."""
         marked = marked_processes()
         processes = {marker: share_processes(share.process, share.marker, marked) for marker, share in shares.items()}
-        processes |= {marker: tuple(keys) for marker, keys in marked.items() if marker.startswith(LEASE_MARK)}
+        processes |= {
+            marker: tuple(keys) for marker, keys in marked.items() if marker.startswith((LEASE_MARK, JOB_MARK))
+        }
         return self._read_cuda(processes) if self._kind is DeviceKind.CUDA else self._read_host(processes)
 
     def poll(self, polling: Polling, timeout_s: float) -> tuple[Poll, ...]:

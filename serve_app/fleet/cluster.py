@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import ray
@@ -16,7 +16,7 @@ from placement.inventory import DeviceKind, Inventory, Node
 from serve_app.config.settings import DeviceChoice
 from serve_app.errors import DeviceUnreadable, FleetUnready
 from serve_app.fleet.devices import local_inventory
-from serve_app.fleet.names import node_name, node_selector
+from serve_app.fleet.names import node_name, node_roles, node_selector
 from serve_app.logs import logger
 
 _READ_TIMEOUT_S = 30.0
@@ -30,6 +30,7 @@ class ClusterNode:
     address: str
     selector: Mapping[str, str]
     memory_bytes: int
+    roles: frozenset[str]
 
 
 def live_nodes() -> tuple[ClusterNode, ...]:
@@ -51,7 +52,7 @@ def read_inventory(nodes: tuple[ClusterNode, ...], *, choice: DeviceChoice, vers
     }
     until_s = time.monotonic() + _READ_TIMEOUT_S
     read = {name: _told(name, reference, until_s) for name, reference in pending.items()}
-    known = tuple(told for node in nodes if (told := read[node.name]) is not None)
+    known = tuple(replace(told, roles=node.roles) for node in nodes if (told := read[node.name]) is not None)
     if not known:
         raise FleetUnready(
             f"No node of {sorted(pending)} told its devices within {_READ_TIMEOUT_S:.0f} s.",
@@ -83,6 +84,7 @@ def _cluster_node(node: Mapping[str, object]) -> ClusterNode:
         address=str(node["NodeManagerAddress"]),
         selector=node_selector(labels),
         memory_bytes=int(resources.get("memory", 0)),
+        roles=node_roles(labels),
     )
 
 

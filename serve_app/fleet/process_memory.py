@@ -12,6 +12,9 @@ SHARE_VARIABLE = "HEADROOM_SHARE"
 LEASE_MARK = "lease:"
 """Begins the mark of programs that `headroom lease run` started; the lease's id follows."""
 
+JOB_MARK = "job:"
+"""Begins the mark of a job's program; the job's id and `:<attempt>` follow."""
+
 
 @dataclass(frozen=True, slots=True)
 class ProcessKey:

@@ -12,6 +12,7 @@ from serve_app.api.wire import DeviceView, FleetView, HolderKind, HolderView
 _KINDS = {
     HoldingKind.FOREIGN: HolderKind.FOREIGN,
     HoldingKind.LEASED: HolderKind.LEASED,
+    HoldingKind.JOB: HolderKind.JOB,
     HoldingKind.RESERVED: HolderKind.RESERVED,
 }
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from placement.inventory import DeviceHealth, Inventory
@@ -9,6 +11,7 @@ from placement.plan import Placement, Plan
 from placement.policy import Policy
 from placement.solver import solve
 from serve_app.controller.conditions import Conditions
+from serve_app.fleet.names import INFERENCE, TRAINING
 from tests.placement.builders import GIB, demand, fleet
 
 TWO = fleet("n: 2x10GiB")
@@ -91,3 +94,48 @@ class TestUsable:
         was_lost = Conditions(health={FIRST: DeviceHealth.LOST}).dress(TWO, (), headroom=0.2)
         now = Conditions(health={FIRST: DeviceHealth.HEALTHY})
         assert not now.unusable(was_lost.devices[0])
+
+
+class TestRoles:
+    def test_no_model_is_placed_on_a_node_for_training(self) -> None:
+        inventory = with_roles(training=True)
+        dressed = Conditions().dress(inventory, (), headroom=0.2)
+        plan = solve(dressed, [demand("m", gib=1)], Policy())
+        assert [refusal.model for refusal in plan.refusals] == ["m"]
+
+    def test_no_guest_is_placed_on_a_node_without_its_role(self) -> None:
+        dressed = Conditions().dress_for_guests(with_roles(training=False), (), headroom=0.2, role=TRAINING)
+        plan = solve(dressed, [demand("job", gib=1)], Policy())
+        assert "n is for inference" in plan.refusals[0].message
+
+    def test_a_node_is_for_both_when_nobody_says_otherwise(self) -> None:
+        for dressed in (
+            Conditions().dress(TWO, (), headroom=0.2),
+            Conditions().dress_for_guests(TWO, (), headroom=0.2, role=TRAINING),
+        ):
+            assert not solve(dressed, [demand("m", gib=6)], Policy()).refusals
+
+
+class TestGuests:
+    GUESTS = Conditions(guests={FIRST: {"job:1": 6 * GIB}, SECOND: {"job:2": 6 * GIB}})
+
+    def test_their_bytes_are_not_given_to_a_model(self) -> None:
+        assert plan_of(self.GUESTS, gib=3).refusals
+
+    def test_what_is_left_beside_them_is(self) -> None:
+        assert not plan_of(self.GUESTS, gib=2).refusals
+
+    def test_the_bytes_of_models_are_not_given_to_a_guest(self) -> None:
+        running = on(FIRST) + plan_of(drained(FIRST)).placements
+        dressed = Conditions().dress_for_guests(TWO, running, headroom=0.2, role=TRAINING)
+        assert solve(dressed, [demand("job", gib=3)], Policy()).refusals
+        assert not solve(dressed, [demand("job", gib=2)], Policy()).refusals
+
+    def test_one_that_has_left_gives_its_bytes_back(self) -> None:
+        full = self.GUESTS.dress(TWO, (), headroom=0.2)
+        assert not solve(Conditions().dress(full, (), headroom=0.2), [demand("m", gib=8)], Policy()).refusals
+
+
+def with_roles(*, training: bool) -> Inventory:
+    roles = frozenset({TRAINING if training else INFERENCE})
+    return replace(TWO, nodes=tuple(replace(node, roles=roles) for node in TWO.nodes))
