@@ -154,7 +154,7 @@ class Bringup:
         """One checkpoint per model; a model without one is a problem of its own and does not stop the others."""
         self._stand(Phase.MODELS)
         await asyncio.to_thread(make_defaults, self.settings.models, self.settings.storage)
-        self.state.weights, problems = await find_weights(self.settings.models, self.settings.storage)
+        self.state.weights, problems = await find_weights(self.settings.models, self.settings.storage, self._store)
         self._refuse(problems)
 
     def _stored(self, live: frozenset[str]) -> StoredPlan | None:

@@ -57,6 +57,8 @@ class Slot:
     kv_cache_bytes: int
     arguments: EngineArguments
     weights: Weights
+    port: int | None = None
+    """Where its engine listens, if it is free; None: anywhere."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -202,6 +202,12 @@ class Controller:
         self._watch(slot, epoch, shares)
         return Told.RETIRE if tenure.state is SlotState.DRAINING else Told.GO_ON
 
+    async def weights_in_force(self, slot: str, epoch: int) -> str | None:
+        """The version that this replica should answer with; None: its claim is gone."""
+        await self._bringup.known.wait()
+        tenure = self._ledger.tenures.get(slot)
+        return self._ledger.slots[slot].weights.version if tenure is not None and tenure.epoch == epoch else None
+
     # -- asked by gateways ---------------------------------------------------------------------------
 
     async def register_gateway(self, peer: Peer) -> None:

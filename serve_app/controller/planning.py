@@ -43,13 +43,13 @@ class StoredPlan:
 
 
 async def find_weights(
-    models: Iterable[ModelSettings], storage: StorageSettings
+    models: Iterable[ModelSettings], storage: StorageSettings, store: Store
 ) -> tuple[dict[str, Weights], dict[str, HeadroomError]]:
     """The checkpoint of each model, every byte of it read; and what is wrong with those that have none."""
     found, problems = dict[str, Weights](), dict[str, HeadroomError]()
     for model in models:
         try:
-            found[model.id] = await asyncio.to_thread(weights_of, model, storage)
+            found[model.id] = await asyncio.to_thread(weights_of, model, storage, store.served.path_of(model))
         except HeadroomError as error:
             problems[model.id] = error
     return found, problems

@@ -139,7 +139,7 @@ class Proposer:
     async def _weights(self, settings: Settings, wish: Wish) -> Mapping[str, Weights]:
         if wish.knows_weights:
             return self._bringup.state.weights
-        weights, problems = await find_weights(settings.models, settings.storage)
+        weights, problems = await find_weights(settings.models, settings.storage, self._store)
         _raise_all(problems)
         return weights
 

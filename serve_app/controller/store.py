@@ -16,6 +16,7 @@ from pydantic import TypeAdapter
 from placement.estimate import Measurement
 from serve_app.controller.ledger import Tenure
 from serve_app.controller.lifecycle import LifecycleState
+from serve_app.controller.served import Served
 from serve_app.fleet.measurements import MEASUREMENT
 
 _SCHEMA = """
@@ -39,6 +40,7 @@ class Store:
         self._db.execute("PRAGMA journal_mode=WAL")
         self._db.execute("PRAGMA synchronous=FULL")
         self._db.executescript(_SCHEMA)
+        self.served = Served(self._db)
 
     @property
     def connection(self) -> sqlite3.Connection:

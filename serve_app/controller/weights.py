@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 
 from serve_app.config.settings import ModelSettings, StorageSettings
 from serve_app.controller.claims import Weights
@@ -20,7 +21,10 @@ def make_defaults(models: Iterable[ModelSettings], storage: StorageSettings) -> 
     ensure_default_models(names, home=storage.home, progress=lambda _: None)
 
 
-def weights_of(model: ModelSettings, storage: StorageSettings) -> Weights:
-    """Blocks while every byte of the checkpoint is read. Raises CheckpointRefused."""
-    verified = verify_checkpoint(resolve_source(model.source, storage=storage))
+def weights_of(model: ModelSettings, storage: StorageSettings, rolled_out: Path | None = None) -> Weights:
+    """Blocks while every byte of the checkpoint is read. `rolled_out` goes before what the source names.
+
+    Raises: CheckpointRefused.
+    """
+    verified = verify_checkpoint(rolled_out or resolve_source(model.source, storage=storage))
     return Weights(path=verified.path, version=verified.weights_version, step=verified.step)
