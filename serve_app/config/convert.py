@@ -24,10 +24,12 @@ from serve_app.config.settings import (
     LeaseSettings,
     ModelSettings,
     ModeSettings,
+    RolloutSettings,
     SamplingDefaults,
     Settings,
     StorageSettings,
     TracingSettings,
+    TrainingSettings,
 )
 
 HOME_VARIABLE = "HEADROOM_HOME"
@@ -50,6 +52,10 @@ def convert(args: ClusterArgs, *, base_dir: Path, environment: Mapping[str, str]
         health=health_settings(args.health, lambda text: _absolute(text, base_dir)),
         maintenance=maintenance_settings(args.maintenance),
         objectives=objectives_settings(args.objectives),
+        training=TrainingSettings(
+            **args.training.model_dump(exclude={"compare_memory"}), compare_bytes=args.training.compare_memory
+        ),
+        rollouts=RolloutSettings(**args.rollouts.model_dump()),
         storage=_storage(args.storage, base_dir, environment),
     )
 

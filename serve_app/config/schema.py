@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from serve_app.config.health_schema import HealthSection, MaintenanceSection, ObjectivesSection
+from serve_app.config.schema_training import RolloutsSection, TrainingSection
 from serve_app.config.schema_types import DeviceType, FilePath, Name, RedisUrl, SizeRange, Source
 from serve_app.config.section import Section
 
@@ -176,5 +177,11 @@ class ClusterArgs(Section):
     )
     objectives: ObjectivesSection = Field(
         default_factory=ObjectivesSection, description="What is promised; how fast it is being missed is told as burn."
+    )
+    training: TrainingSection = Field(
+        default_factory=TrainingSection, description="What follows when a training job has made a checkpoint."
+    )
+    rollouts: RolloutsSection = Field(
+        default_factory=RolloutsSection, description="How new weights come to serve, and go again."
     )
     storage: StorageSection = Field(default_factory=StorageSection, description="Files.")

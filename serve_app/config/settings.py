@@ -161,6 +161,24 @@ class ObjectivesSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingSettings:
+    """`compare_bytes` on one device for the engine that scores; `test_every_s` 0 never asks."""
+
+    compare: bool = True
+    compare_bytes: int = 3 * 2**30
+    test_every_s: float = 86_400.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RolloutSettings:
+    auto: bool = False
+    canary_share: float = 0.1
+    canary_s: float = 60.0
+    observe_s: float = 86_400.0
+    candidate_port: int = 5571
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StorageSettings:
     home: Path
     """Models, state and trace files; `HEADROOM_HOME` or `~/.headroom`."""
@@ -181,3 +199,5 @@ class Settings:
     health: HealthSettings = field(default_factory=HealthSettings)
     maintenance: MaintenanceSettings = field(default_factory=MaintenanceSettings)
     objectives: ObjectivesSettings = field(default_factory=ObjectivesSettings)
+    training: TrainingSettings = field(default_factory=TrainingSettings)
+    rollouts: RolloutSettings = field(default_factory=RolloutSettings)

@@ -29,6 +29,7 @@ from serve_app.config.schema import (
     StorageSection,
     TracingSection,
 )
+from serve_app.config.schema_training import RolloutsSection, TrainingSection
 from serve_app.config.serve_file import ServeApplication, ServeFile, ServeHttp
 
 ROOT = Path(__file__).parents[3]
@@ -51,6 +52,8 @@ SECTIONS: list[tuple[type[BaseModel], tuple[str | int, ...]]] = [
     (MaintenanceSection, ("maintenance",)),
     (ObjectivesSection, ("objectives",)),
     (WithinSection, ("objectives", "job_completion_time")),
+    (TrainingSection, ("training",)),
+    (RolloutsSection, ("rollouts",)),
     (StorageSection, ("storage",)),
 ]
 FIELDS = [(section, place, name) for section, place in SECTIONS for name in section.model_fields]
