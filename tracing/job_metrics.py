@@ -65,7 +65,7 @@ class JobMetrics:
         self._recorder.replace(names.JOBS, none | {labels: float(n) for labels, n in by_kind_and_state.items()})
 
     def training(self, samples: Iterable[TrainingSample]) -> None:
-        """Jobs that run now, the one heard last at the end; others have no series any more."""
+        """Jobs that run now, the one that started last at the end; others have no series any more."""
         shown: dict[str, dict[Labels, float]] = {name: {} for name in ("step", *_TOLD)}
         for one in samples:
             labels = (one.kind, one.model or NO_MODEL)

@@ -537,7 +537,7 @@ JOB_PREEMPTIONS = Counter(
 )
 TRAINING_STEP = Gauge(
     name="headroom_training_step",
-    help="Step that a running job is at; of several of one kind and model, the one heard last.",
+    help="Step that a running job is at; of several of one kind and model, the one that started last.",
     labels=("kind", "model"),
 )
 TRAINING_LOSS = Gauge(

@@ -56,17 +56,25 @@ def scheduled(job: Job, placed: Placed, *, at: Moment) -> Job:
         reason=JobReason.PLACED,
         message=f"Starts on {', '.join(placed.devices)}.",
         placed=placed,
+        node=placed.node,
         attempt=job.attempt + 1,
         scheduled=at,
         started=None,
     )
 
 
-def running(job: Job, *, at: Moment) -> Job:
+def running(job: Job, *, run_traceparent: str | None, at: Moment) -> Job:
     assert job.state is JobState.SCHEDULED
     assert job.placed is not None
     message = f"Runs on {', '.join(job.placed.devices)}, attempt {job.attempt}."
-    return replace(job, state=JobState.RUNNING, reason=JobReason.STARTED, message=message, started=at)
+    return replace(
+        job,
+        state=JobState.RUNNING,
+        reason=JobReason.STARTED,
+        message=message,
+        started=at,
+        run_traceparent=run_traceparent,
+    )
 
 
 def heard(job: Job, said: Said) -> Job:

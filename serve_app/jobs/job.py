@@ -137,8 +137,8 @@ class Ending:
 class Job:
     """One job now. `attempt` counts starts; `num_failures` only those that were the job's own fault.
 
-    `placed` stays until the shares are given back, also after the end. `stop` is why it is to stop, once somebody
-    wants that. `not_before_s` and `holds_after_s` are on the clock of `Moment.now_s`; see `queue`.
+    `placed` stays until the shares are given back, also after the end; `node` is where it ran last. `stop` is why
+    it is to stop, once somebody wants that. `not_before_s` and `holds_after_s` are on the clock of `Moment.now_s`; see `queue`.
     `submit_traceparent` and `run_traceparent` name the spans of its submission and of its last attempt.
     """
 
@@ -157,6 +157,7 @@ class Job:
     num_preemptions: int = 0
     num_node_losses: int = 0
     placed: Placed | None = None
+    node: str | None = None
     stop: JobReason | None = None
     stop_message: str = ""
     not_before_s: float = 0.0

@@ -80,6 +80,11 @@ class JobLedger:
         following = int(shown[-1][0]) if len(rows) > limit else None
         return tuple(_JOB.validate_json(blob) for _, blob in shown), following
 
+    def counts(self) -> dict[tuple[str, str], int]:
+        """How many jobs are kept, by kind and state."""
+        rows = self._db.execute("SELECT kind, state, COUNT(*) FROM jobs GROUP BY kind, state").fetchall()
+        return {(str(kind), str(state)): int(num) for kind, state, num in rows}
+
     def _prune(self) -> None:
         self._db.execute(
             "DELETE FROM jobs WHERE is_settled = 1 AND number <= "  # noqa: S608  # numbers and words of ours

@@ -55,21 +55,27 @@ def would_delay(job: Job, held_by: Job, running: Sequence[Job], *, now_s: float)
 
 
 def surely_over_s(job: Job, *, now_s: float) -> float:
-    """When a job that has its shares ends at the latest."""
+    """When a job that has shares ends at the latest; one that only has to give them back, at once."""
+    if job.state not in (JobState.SCHEDULED, JobState.RUNNING):
+        return now_s
     began_s = now_s if job.started is None else job.started.now_s
     return began_s + job.spec.limits.run_s
 
 
-def is_as_blocked(job: Job, blocked: Iterable[Job]) -> bool:
-    """Whether one of its kind that asked for no more, with no lower priority, found no room: then neither will it.
+def as_blocked(job: Job, blocked: Iterable[Job]) -> Job | None:
+    """One of its kind that asked for no more, with no lower priority, and found no room: then neither will this.
 
     Saves asking the solver for each of a thousand equal jobs.
     """
     spec = job.spec
-    return any(
-        other.spec.kind is spec.kind
-        and other.spec.num_bytes <= spec.num_bytes
-        and other.spec.num_devices <= spec.num_devices
-        and other.spec.priority >= spec.priority
-        for other in blocked
+    return next(
+        (
+            other
+            for other in blocked
+            if other.spec.kind is spec.kind
+            and other.spec.num_bytes <= spec.num_bytes
+            and other.spec.num_devices <= spec.num_devices
+            and other.spec.priority >= spec.priority
+        ),
+        None,
     )
