@@ -138,7 +138,7 @@ class Job:
     """One job now. `attempt` counts starts; `num_failures` only those that were the job's own fault.
 
     `placed` stays until the shares are given back, also after the end; `node` is where it ran last. `stop` is why
-    it is to stop, once somebody wants that. `not_before_s` and `holds_after_s` are on the clock of `Moment.now_s`; see `queue`.
+    it is to stop, once somebody wants that. `not_before_s` and `holds_after_s` are of `Moment.now_s`; see `queue`.
     `submit_traceparent` and `run_traceparent` name the spans of its submission and of its last attempt.
     """
 
