@@ -47,7 +47,7 @@ class LogFile:
         size = newest.stat().st_size
         if size < self._part_bytes:
             return newest
-        for _, old in parts[: len(parts) - _NUM_PARTS + 1]:
+        for _, old in parts[: max(0, len(parts) - _NUM_PARTS + 1)]:
             old.unlink(missing_ok=True)
         return self._folder / _NAME.format(start + size)
 

@@ -16,6 +16,7 @@ from typing import Final
 
 from serve_app.config.sizes import size_text
 from serve_app.fleet.process_memory import SHARE_VARIABLE, end_processes, marked_processes
+from serve_app.jobs.child import Child
 from serve_app.jobs.endings import ending_of
 from serve_app.jobs.job import Ending, JobReason
 from serve_app.jobs.lines import LastLines, Lines
@@ -23,7 +24,6 @@ from serve_app.jobs.log_file import LogFile
 from serve_app.jobs.messages import FOLDER_VARIABLE, JOB_VARIABLE, RESUME_VARIABLE, Failed, Said, read_line
 from serve_app.jobs.ports import Ended, RunOrder
 from serve_app.logs import logger
-from serve_app.ops.parent_death import dying_with_us
 
 JOB_MARK: Final = "job:"
 """Begins the share mark of a job's program; the job's id follows."""
@@ -86,7 +86,7 @@ class Program:
         self._log = LogFile(folder, max_bytes=self._limits.log_bytes)
         self._last = LastLines()
         self._unread: asyncio.Queue[Said] = asyncio.Queue(_MAX_UNREAD)
-        self._process: asyncio.subprocess.Process | None = None
+        self._child: Child | None = None
         self._stopped: Ending | None = None
         self._failed: Failed | None = None
         self._heard_s = 0.0
@@ -114,39 +114,29 @@ class Program:
 
     async def _run(self) -> Ending:
         self._note(f"attempt {self._order.job.attempt} begins")
-        process = self._process = await asyncio.create_subprocess_exec(
-            *dying_with_us(self._order.job.spec.command),
-            cwd=self._folder,
-            env=environment(self._order, self._folder, self._inherited),
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-            start_new_session=True,
-        )
-        assert process.stdout is not None
-        assert process.stderr is not None
-        self._heard_s = asyncio.get_running_loop().time()
+        env = environment(self._order, self._folder, self._inherited)
+        child, out, err = await Child.start(self._order.job.spec.command, folder=self._folder, environment=env)
+        self._child = child
+        loop = asyncio.get_running_loop()
+        self._heard_s = loop.time()
         if self._stopped is not None:
-            self._signal(signal.SIGKILL)  # told to stop before it began
-        watching = asyncio.get_running_loop().create_task(self._watch())
-        reading = asyncio.gather(self._read(process.stdout, is_heard=True), self._read(process.stderr, is_heard=False))
+            child.signal(signal.SIGKILL)  # told to stop before it began
+        watching = loop.create_task(self._watch())
+        reading = asyncio.gather(self._read(out, is_heard=True), self._read(err, is_heard=False))
         try:
-            status = await process.wait()
-            self._signal(signal.SIGKILL)  # what it started and left behind
-            await self._clear()
+            status = await child.wait()
+            child.signal(signal.SIGKILL)  # what it started and left behind
+            await asyncio.to_thread(clear, self._order.job.id)
             with contextlib.suppress(TimeoutError):  # somebody unknown holds its pipe
                 await asyncio.wait_for(reading, _GONE_S)
         finally:
             watching.cancel()
             reading.cancel()
-            self._signal(signal.SIGKILL)
             await asyncio.gather(watching, reading, return_exceptions=True)
+            await child.close()
         if self._log.num_lost:
             log.warning("a job's log was not kept", job=self._order.job.id, num_lost_bytes=self._log.num_lost)
         return ending_of(status, stopped=self._stopped, failed=self._failed, last_lines=self._last.text())
-
-    async def _clear(self) -> None:
-        await asyncio.to_thread(clear, self._order.job.id)
 
     async def _read(self, pipe: asyncio.StreamReader, *, is_heard: bool) -> None:
         lines = Lines()
@@ -218,19 +208,15 @@ class Program:
         """`why` None: somebody else knows. Whoever comes first says why."""
         if self._stopped is None:
             self._stopped = why or Ending(reason=JobReason.CANCELLED, message="It was told to stop.")
-        if self._process is None or self._process.returncode is not None:
+        child = self._child
+        if child is None or child.is_over:
             return
-        self._signal(signal.SIGTERM)
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._process.wait(), grace_s)
-            return
-        self._note(f"it did not end within {grace_s:g} s of SIGTERM and is killed")
-        self._signal(signal.SIGKILL)
-
-    def _signal(self, number: signal.Signals) -> None:
-        if self._process is not None:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self._process.pid, number)
+        child.signal(signal.SIGTERM)
+        try:
+            await asyncio.wait_for(child.wait(), grace_s)
+        except TimeoutError:
+            self._note(f"it did not end within {grace_s:g} s of SIGTERM and is killed")
+            child.signal(signal.SIGKILL)
 
     def _note(self, what: str) -> None:
         self._log.write(f"[headroom] {what}\n".encode())

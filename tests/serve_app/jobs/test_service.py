@@ -144,7 +144,7 @@ class TestCancelling:
 
     async def test_while_it_is_being_placed_gives_the_shares_back(self, world: World) -> None:
         job_id = world.submit()
-        world.placer.during = lambda job: world.service.cancel(job.id) and None
+        world.placer.during = lambda job: world.service.cancel(job.id)
         await world.round()
         assert world.state(job_id) is JobState.CANCELLED
         assert world.placer.held == {}

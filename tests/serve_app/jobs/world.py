@@ -70,7 +70,7 @@ class RoomPlacer:
         self.free_bytes = {device: gib * GIB for device, gib in rooms_gib.items()}
         self.held: dict[int, tuple[str, int]] = {}
         self.asked: list[str] = []
-        self.during: Callable[[Job], None] = lambda _: None
+        self.during: Callable[[Job], object] = lambda _: None
         """Called while a job is being placed."""
         self._epochs = itertools.count(1)
 
