@@ -45,6 +45,21 @@ class LeaseSpan(StrEnum):
     PREEMPT = "lease.preempt"
 
 
+class JobSpan(StrEnum):
+    SUBMIT = "job.submit"
+    SCHEDULE = "job.schedule"
+    RUN = "job.run"
+    SETTLE = "job.settle"
+
+
+class JobEvent(StrEnum):
+    """Events of `job.run`."""
+
+    CHECKPOINT_SAVED = "checkpoint.saved"
+    PREEMPTED = "preempted"
+    GPU_FAULT = "gpu.fault"
+
+
 class Operation(StrEnum):
     """`gen_ai.operation.name`; the client span is named `<operation> <model>`."""
 
@@ -109,6 +124,16 @@ ALERT_THRESHOLD = "headroom.alert.threshold"
 ALERT_ACTION = "headroom.alert.action"
 XID = "headroom.xid"
 DRY_RUN = "headroom.dry_run"
+MESSAGING_OPERATION = "messaging.operation.type"
+JOB_ID = "headroom.job.id"
+JOB_KIND = "headroom.job.kind"
+JOB_PRIORITY = "headroom.job.priority"
+JOB_ATTEMPT = "headroom.job.attempt"
+JOB_WAIT_S = "headroom.job.wait_s"
+JOB_DEVICES = "headroom.job.devices"
+JOB_RESULT = "headroom.job.result"
+CHECKPOINT_PATH = "headroom.checkpoint.path"
+CHECKPOINT_STEP = "headroom.checkpoint.step"
 
 # -- Metrics -----------------------------------------------------------------------------------------
 
@@ -192,6 +217,12 @@ _FIRST_TOKEN_S = (0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0
 _PER_TOKEN_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
 # 2.2, 5.5 and 16.5 s are the default limits for small, medium and large models.
 _LOAD_S = (0.5, 1.0, 2.2, 5.5, 10.0, 16.5, 30.0, 60.0, 120.0, 300.0)
+# 600 s is the limit of JobWaitHigh.
+_JOB_S = (1.0, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0, 7200.0, 21_600.0, 86_400.0)
+JOB_KINDS = ("train", "reinforce", "score", "script")
+JOB_STATES = ("queued", "scheduled", "running", "succeeded", "failed", "cancelled")
+JOB_RESULTS = ("succeeded", "failed", "cancelled")
+_KINDS = ("kind", JOB_KINDS)
 _SHORT_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0)
 
 HTTP_REQUESTS = Counter(
@@ -461,6 +492,74 @@ LEASE_HANDSHAKE = Histogram(
     buckets=_SHORT_S,
     known=(_LEASE_RESULTS,),
 )
+JOBS = Gauge(
+    name="headroom_jobs",
+    help="Jobs by kind and state; of those that are over, the ones still kept.",
+    labels=("kind", "state"),
+)
+JOBS_SUBMITTED = Counter(
+    name="headroom_jobs_submitted_total",
+    help="Jobs taken into the queue.",
+    labels=("kind",),
+    known=(_KINDS,),
+)
+JOBS_SCHEDULED = Counter(
+    name="headroom_jobs_scheduled_total",
+    help="Attempts of jobs that were given their shares.",
+    labels=("kind",),
+    known=(_KINDS,),
+)
+JOBS_FINISHED = Counter(
+    name="headroom_jobs_finished_total",
+    help="Jobs that are over, by how they ended.",
+    labels=("kind", "result"),
+    known=(_KINDS, ("result", JOB_RESULTS)),
+)
+JOB_WAIT = Histogram(
+    name="headroom_job_wait_seconds",
+    help="Time an attempt of a job waited in the queue before it got its shares.",
+    labels=("kind",),
+    buckets=_JOB_S,
+    known=(_KINDS,),
+)
+JOB_RUN = Histogram(
+    name="headroom_job_run_seconds",
+    help="Time one attempt of a job ran, by how the job stood after it; requeued ones go on later.",
+    labels=("kind", "result"),
+    buckets=_JOB_S,
+    known=(_KINDS, ("result", (*JOB_RESULTS, "requeued"))),
+)
+JOB_PREEMPTIONS = Counter(
+    name="headroom_job_preemptions_total",
+    help="Attempts of jobs that were ended because their room or device was needed or in danger.",
+    labels=("kind",),
+    known=(_KINDS,),
+)
+TRAINING_STEP = Gauge(
+    name="headroom_training_step",
+    help="Step that a running job is at; of several of one kind and model, the one that started last.",
+    labels=("kind", "model"),
+)
+TRAINING_LOSS = Gauge(
+    name="headroom_training_loss",
+    help="Loss that a running job told last.",
+    labels=("kind", "model"),
+)
+TRAINING_REWARD = Gauge(
+    name="headroom_training_reward",
+    help="Mean reward of the last update of a running reinforcement job.",
+    labels=("kind", "model"),
+)
+TRAINING_REWARD_AVERAGE = Gauge(
+    name="headroom_training_reward_average",
+    help="Moving average of the reward of a running reinforcement job.",
+    labels=("kind", "model"),
+)
+TRAINING_ENTROPY = Gauge(
+    name="headroom_training_entropy",
+    help="Entropy of the policy of a running reinforcement job, in nats per token.",
+    labels=("kind", "model"),
+)
 PLANS = Counter(
     name="headroom_plans_total",
     help="Plans made, by whether all demands were placed.",
@@ -502,7 +601,6 @@ class Later(StrEnum):
     WORKER_UP = "headroom_worker_up"
     CONNECTION_UP = "headroom_connection_up"
     ROLLOUTS = "headroom_rollouts_total"
-    JOB_WAIT = "headroom_job_wait_seconds"
 
 
 # -- Alerts ------------------------------------------------------------------------------------------

@@ -11,7 +11,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import tempfile
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -27,28 +26,13 @@ from serve_app.leases import tenancy
 from serve_app.leases.client import Grant, LeaseClient, LeaseLost, terms_of
 from serve_app.leases.clock import SystemClock
 from serve_app.leases.tenancy import Act, Tenancy
+from serve_app.ops.parent_death import dying_with_us
 
 FORWARDED: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGQUIT)
 _GPU_UUIDS: Final = ("GPU-", "MIG-")
 _MIN_CALL_S: Final = 0.05
 _MAX_CALL_S: Final = 2.0
 _RECONNECT_S: Final = 1.0
-_DYING_WITH_PARENT: Final = """
-import ctypes, os, sys
-parent, command = int(sys.argv[1]), sys.argv[2:]
-ctypes.CDLL(None).prctl(1, 9)  # PR_SET_PDEATHSIG, SIGKILL
-if os.getppid() != parent:
-    sys.exit(1)
-try:
-    os.execvp(command[0], command)
-except OSError as error:
-    print(f"'{command[0]}' cannot be started: {error.strerror}.", file=sys.stderr)
-    sys.exit(127 if isinstance(error, FileNotFoundError) else 126)
-"""
-"""Becomes the program once the kernel knows that it must end when we are killed.
-
-A program of its own, because Python may not run between fork and exec where gRPC has threads.
-"""
 
 
 def child_environment(grant: Grant, notice: Path, environment: Mapping[str, str]) -> dict[str, str]:
@@ -93,8 +77,7 @@ class LeasedChild:
     def _started(self, command: Sequence[str]) -> subprocess.Popen[bytes]:
         """In a process group of its own, so that what it starts ends with it."""
         environment = child_environment(self._grant, self._notice, os.environ)
-        shim = [sys.executable, "-I", "-c", _DYING_WITH_PARENT, str(os.getpid())]
-        return subprocess.Popen([*shim, *command], env=environment, start_new_session=True)  # noqa: S603  # the user's own command
+        return subprocess.Popen(dying_with_us(command), env=environment, start_new_session=True)  # noqa: S603  # the user's own command
 
     def _watched(self) -> int:
         before = {number: signal.signal(number, self._forward) for number in FORWARDED}

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from tracing.rules.device_rules import device_rules
 from tracing.rules.health_rules import DeviceRule, health_rule
+from tracing.rules.job_rules import JOB_RULES
 from tracing.rules.later_rules import LATER_RULES
 from tracing.rules.objective_rules import objective_rules
 from tracing.rules.rule import RuleGroup
@@ -38,7 +39,7 @@ def rule_groups(data: RuleData, *, runbooks: str) -> tuple[RuleGroup, ...]:
         ("headroom-devices", _DEVICES_INTERVAL_S, device_rules(headroom=data.headroom)),
         ("headroom-service", _SERVICE_INTERVAL_S, service_rules(data.modes, data.models)),
         ("headroom-objectives", _SERVICE_INTERVAL_S, objective_rules(burn_rate=data.burn_rate)),
-        ("headroom-work", _SERVICE_INTERVAL_S, LATER_RULES),
+        ("headroom-work", _SERVICE_INTERVAL_S, (*JOB_RULES, *LATER_RULES)),
     )
     return tuple(
         RuleGroup(name=name, interval_s=interval_s, rules=rules).with_runbooks(runbooks)

@@ -1,12 +1,9 @@
-"""Alert rules of workers, nodes, rollouts and jobs. Nothing records their metrics yet; the names are settled."""
+"""Alert rules of workers, nodes and rollouts. Nothing records their metrics yet; the names are settled."""
 
 from __future__ import annotations
 
 from tracing.names import Alert, Later
 from tracing.rules.rule import PrometheusRule, Severity
-
-_JOB_WAIT_S = 600
-"""Of our own choosing: row B10 gives trainers ten minutes before more are started."""
 
 LATER_RULES = (
     PrometheusRule(
@@ -40,13 +37,5 @@ LATER_RULES = (
         severity=Severity.WARNING,
         summary="Deployed weights answer worse",
         description="The scheduled test set scored below what these weights were deployed with.",
-    ),
-    PrometheusRule(
-        name=Alert.JOB_WAIT_HIGH,
-        expr=f"histogram_quantile(0.95, sum by (le, kind) (rate({Later.JOB_WAIT}_bucket[15m]))) > {_JOB_WAIT_S}",
-        for_s=300.0,
-        severity=Severity.WARNING,
-        summary="Jobs of kind {{ $labels.kind }} wait long",
-        description="95 % of jobs of kind {{ $labels.kind }} wait up to {{ $value | humanizeDuration }}.",
     ),
 )

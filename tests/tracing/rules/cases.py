@@ -589,12 +589,12 @@ WORK = (
         alert=Alert.JOB_WAIT_HIGH,
         why="6 % wait longer than ten minutes",
         begins_s=5,
-        series=histogram("headroom_job_wait_seconds", 'kind="training"', le_60=50, le_600=94, le_700=100, le_inf=100),
+        series=histogram("headroom_job_wait_seconds", 'kind="train"', le_60=50, le_600=94, le_1800=100, le_inf=100),
     ),
     Silent(
         alert=Alert.JOB_WAIT_HIGH,
         why="4 % do",
-        series=histogram("headroom_job_wait_seconds", 'kind="training"', le_60=50, le_600=96, le_3600=100, le_inf=100),
+        series=histogram("headroom_job_wait_seconds", 'kind="train"', le_60=50, le_600=96, le_3600=100, le_inf=100),
     ),
 )
 
