@@ -1,4 +1,4 @@
-"""What we add to vLLM's worker: make host memory that was promised really there.
+"""What we add to vLLM's worker: host memory that was promised is really there, and a reload that failed leaves no trace.
 
 Loaded by name inside the engine core (`--worker-extension-cls`); must not import anything heavy itself.
 """
@@ -12,6 +12,7 @@ class WorkerExtension:
     """Mixed into vLLM's worker class. Source: vLLM 0.32 `v1/worker/worker_base.py`."""
 
     model_runner: Any
+    reload_weights: Any
 
     def commit_kv_cache(self) -> int:
         """Touch every page of the KV cache, and return its bytes.
@@ -31,6 +32,31 @@ class WorkerExtension:
         """
         weights: int | None = getattr(self.model_runner, "model_memory_usage", None) or None
         return weights, _bytes(_distinct(_tensors(self.model_runner.kv_caches)))
+
+    def reload_checkpoint(self, path: str) -> None:
+        """vLLM's own reload from another directory, which after a failure can be called again.
+
+        A reload that fails leaves layers half filled, and the next one would fill up the rest: *seen*, weights of
+        both. So what was begun is put away first. Source: vLLM 0.32 `model_loader/reload/layerwise.py`.
+        """
+        try:
+            self.reload_weights(weights_path=path)
+        except BaseException:
+            _put_away_begun(self.model_runner.get_model())
+            raise
+
+
+def _put_away_begun(model: Any) -> None:
+    """Every layer that waits for the rest of its weights gets the tensors back that it had."""
+    from vllm.model_executor.model_loader.reload import layerwise
+
+    for layer in model.modules():
+        info = layerwise.get_layerwise_info(layer)
+        if not info.can_load():
+            continue
+        if info.kernel_tensors is not None:
+            layerwise._place_kernel_tensors(layer, info)
+        info.reset()
 
 
 def _distinct(tensors: list[Any]) -> list[Any]:
