@@ -123,7 +123,9 @@ def _check_tensors(running: Table, new: Table, path: Path) -> int:
     for name in sorted(new):
         was, comes = running[name], new[name]
         if (was.dtype, was.shape) != (comes.dtype, comes.shape):
-            raise _misfit(path, f"{name} is {comes.dtype} {list(comes.shape)}, the running one {was.dtype} {list(was.shape)}")
+            raise _misfit(
+                path, f"{name} is {comes.dtype} {list(comes.shape)}, the running one {was.dtype} {list(was.shape)}"
+            )
     return sum(tensor.num_bytes for tensor in new.values())
 
 
