@@ -164,7 +164,7 @@ class VllmEngine:
             await self._llm.reset_prefix_cache()
             reloaded_s = time.monotonic()
             await self._llm.resume_generation()
-        except Exception as error:  # noqa: BLE001 - whatever a worker raises, its weights are unknown now
+        except Exception as error:
             raise ReloadFailed(f"The engine could not read {checkpoint}: {error}") from error
         return Reloaded(
             pause_s=paused_s - began_s, reload_s=reloaded_s - paused_s, resume_s=time.monotonic() - reloaded_s

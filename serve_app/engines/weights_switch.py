@@ -135,7 +135,7 @@ class WeightsSwitch:
         """New requests wait from now on. Not open after `deadline_s`: `overdue` is called."""
         if self._turn.locked():
             raise self._refused(Refusal.BUSY, "Another change of the weights is under way.")
-        self.gate.close(deadline_s=deadline_s, on_overdue=lambda: self.overdue())
+        self.gate.close(deadline_s=deadline_s, on_overdue=self.overdue)
         return self.state()
 
     async def switch(

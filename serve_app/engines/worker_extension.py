@@ -1,4 +1,4 @@
-"""What we add to vLLM's worker: host memory that was promised is really there, and a reload that failed leaves no trace.
+"""What we add to vLLM's worker: promised host memory is really there, and a failed reload leaves no trace.
 
 Loaded by name inside the engine core (`--worker-extension-cls`); must not import anything heavy itself.
 """
