@@ -82,9 +82,7 @@ class ReplicaClient:
     async def state(self) -> ReplicaState:
         return await self._call("GET", STATE_PATH, None, _STATE, SHORT_S)
 
-    async def prepare(
-        self, path: Path, version: str, *, verified: bool, deadline_s: float = PREPARE_S
-    ) -> Prepared:
+    async def prepare(self, path: Path, version: str, *, verified: bool, deadline_s: float = PREPARE_S) -> Prepared:
         """`verified`: the node's store has read every byte of `path` and found it right."""
         asked = PrepareAsked(path=path, version=version, verified=verified)
         return await self._call("POST", PREPARE_PATH, asked, _PREPARED, deadline_s)
@@ -93,9 +91,7 @@ class ReplicaClient:
         """New requests wait. Not opened within `deadline_s`, the replica asks the controller what is in force."""
         return await self._call("POST", CLOSE_PATH, CloseAsked(deadline_s=deadline_s), _STATE, SHORT_S)
 
-    async def switch(
-        self, version: str, *, expected: Fingerprint | None, drain_s: float, limit_s: float
-    ) -> Switched:
+    async def switch(self, version: str, *, expected: Fingerprint | None, drain_s: float, limit_s: float) -> Switched:
         """`limit_s` is for the reload with its proof, and again for going back when that fails."""
         asked = SwitchAsked(version=version, expected=expected, drain_s=drain_s, limit_s=limit_s)
         deadline_s = drain_s + 3 * limit_s + MARGIN_S  # a first fingerprint of the old weights, the new, the old again
@@ -121,9 +117,7 @@ class ReplicaClient:
             raise self._failed(path, f"answered {status} with {said!r}", Trouble.STRANGE) from problem
         raise ReplicaCallFailed(error.message, trouble=Trouble.REFUSED, refusal=error.code, serves=error.serves)
 
-    async def _exchanged(
-        self, method: str, path: str, asked: BaseModel | None, deadline_s: float
-    ) -> tuple[int, bytes]:
+    async def _exchanged(self, method: str, path: str, asked: BaseModel | None, deadline_s: float) -> tuple[int, bytes]:
         options: dict[str, Any] = {
             "headers": {"x-headroom-internal": self._secret, **current_headers()},
             "timeout": aiohttp.ClientTimeout(total=deadline_s),
