@@ -34,16 +34,19 @@ class WorkerExtension:
         return weights, _bytes(_distinct(_tensors(self.model_runner.kv_caches)))
 
     def reload_checkpoint(self, path: str) -> None:
-        """vLLM's own reload from another directory, which after a failure can be called again.
+        """vLLM's own reload from another directory, made whole at its two weak places.
 
-        A reload that fails leaves layers half filled, and the next one would fill up the rest: *seen*, weights of
-        both. So what was begun is put away first. Source: vLLM 0.32 `model_loader/reload/layerwise.py`.
+        A reload that fails leaves layers half filled, which the next one would go on to fill: they are put away. And a
+        head that shares the embeddings is not loaded by itself, so on a CPU it would go on with its packed copy of the
+        old ones. Source: vLLM 0.32 `model_loader/reload/layerwise.py`, `layers/vocab_parallel_embedding.py`.
         """
+        model = self.model_runner.get_model()
         try:
             self.reload_weights(weights_path=path)
         except BaseException:
-            _put_away_begun(self.model_runner.get_model())
+            _put_away_begun(model)
             raise
+        _pack_embeddings_again(model)
 
 
 def _put_away_begun(model: Any) -> None:
@@ -57,6 +60,18 @@ def _put_away_begun(model: Any) -> None:
         if info.kernel_tensors is not None:
             layerwise._place_kernel_tensors(layer, info)
         info.reset()
+
+
+def _pack_embeddings_again(model: Any) -> None:
+    """On a CPU; elsewhere nothing is packed and nothing happens."""
+    from vllm.model_executor.layers import vocab_parallel_embedding as embedding
+
+    for layer in model.modules():
+        method = getattr(layer, "quant_method", None)
+        if isinstance(layer, embedding.VocabParallelEmbedding) and isinstance(
+            method, embedding.UnquantizedEmbeddingMethod
+        ):
+            method.process_weights_after_loading(layer)
 
 
 def _distinct(tensors: list[Any]) -> list[Any]:

@@ -1,4 +1,4 @@
-"""One real vLLM on the CPU behind a replica's own HTTP face, without Ray: `python -m tests.serve_app.engines.real_replica`.
+"""One real vLLM on the CPU behind a replica's own HTTP face, without Ray; a program of its own.
 
 Prints its address once it can answer; the weights are proved by then.
 """

@@ -32,6 +32,7 @@ from tests.integration.default_models import copy_models
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(500)]
 SECRET = "s3cret"
+ROOT = Path(__file__).parents[3]
 NUM_CLIENTS = 8
 PROMPTS = ("Reverse the word: silver", "What is 3 plus 4?", "How many letters are in the word: tree")
 
@@ -56,7 +57,7 @@ async def replica(checkpoint: Path, version: str) -> AsyncIterator[ReplicaClient
     arguments = ["--checkpoint", str(checkpoint), "--version", version, "--secret", SECRET]
     process = await asyncio.create_subprocess_exec(
         "nice", "-n", "10", sys.executable, "-m", "tests.serve_app.engines.real_replica", *arguments,
-        stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, env={**os.environ, "PYTHONPATH": os.getcwd()},
+        stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, env={**os.environ, "PYTHONPATH": str(ROOT)},
     )  # fmt: skip
     assert process.stdin is not None
     assert process.stdout is not None
@@ -172,7 +173,9 @@ class TestSwitchUnderLoad:
             for checkpoint_version in (checkpoints.new_version, checkpoints.old_version):
                 quiet[checkpoint_version] = await quiet_texts(client, checkpoint_version)
         with capsys.disabled():
-            print(f"\n{prepared}\n{switched!r:.220}\n{opened} failed={len(load.failed)} {load.answers.total()} answers")
+            sys.stderr.write(
+                f"\n{prepared}\n{switched!r:.220}\n{opened} failed={len(load.failed)} {load.answers.total()} answers\n"
+            )
         assert load.failed == []
         assert difference(expected, switched.fingerprint) == ""
         assert {version for version, _, _ in load.answers} == {checkpoints.old_version, checkpoints.new_version}
