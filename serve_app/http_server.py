@@ -1,4 +1,4 @@
-"""uvicorn inside a replica, on a free port of the node's address, without touching signal handlers.
+"""uvicorn inside a replica, on a port of the node's address, without touching signal handlers.
 
 Used by engines for the gateway's requests, and by gateways for those of their peers.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 import socket
 from collections.abc import Iterator
@@ -30,11 +31,19 @@ def own_address() -> str:
     return str(ray.util.get_node_ip_address())
 
 
-def _listener(host: str) -> socket.socket:
-    """Named as TCP, or asyncio leaves Nagle's delay on: 45 ms for each answer of two pieces."""
+def _listener(host: str, port: int) -> socket.socket:
+    """Named as TCP, or asyncio leaves Nagle's delay on: 45 ms for each answer of two pieces.
+
+    Another free port than `port` where that one is taken.
+    """
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    listener.bind((host, 0))
+    try:
+        listener.bind((host, port))
+    except OSError as error:
+        if error.errno != errno.EADDRINUSE:
+            raise
+        listener.bind((host, 0))
     listener.listen(_BACKLOG)
     return listener
 
@@ -54,9 +63,12 @@ class HttpServer:
         self._task: asyncio.Task[None] | None = None
         self.url = ""
 
-    async def start(self, *, host: str) -> None:
-        """Listen; returns when requests are accepted. `url` is set then."""
-        listener = _listener(host)
+    async def start(self, *, host: str, port: int = 0) -> None:
+        """Listen; returns when requests are accepted. `url` is set then.
+
+        `port` 0: any free one. Where the port asked for is taken, any free one too; `url` says which.
+        """
+        listener = _listener(host, port)
         self.url = f"http://{host}:{listener.getsockname()[1]}"
         self._server = _QuietServer(
             uvicorn.Config(

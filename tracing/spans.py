@@ -208,18 +208,23 @@ def begin_request(
 
 @contextlib.contextmanager
 def operation(
-    name: str, attributes: Mapping[str, Value] | None = None, *, exporting: Exporting | None = None
+    name: str,
+    attributes: Mapping[str, Value] | None = None,
+    *,
+    parent: Parent | None = None,
+    exporting: Exporting | None = None,
 ) -> Iterator[Span]:
     """An internal span made current, for work that is no request: `names.LOAD_MODEL_SPAN`, `names.PLACEMENT_SPAN`.
 
     An exception that passes through marks it as failed with the exception's type, and goes on. `exporting` None: the
-    process's own.
+    process's own. `parent` is another process's span; None: the current one of this process.
     """
     active = exporting or setup.exporting()
     if active is None:
         yield trace.INVALID_SPAN
         return
-    span = active.tracer.start_span(name, attributes=_present(attributes or {}))
+    context = _remote(parent) if parent is not None else None
+    span = active.tracer.start_span(name, context, attributes=_present(attributes or {}))
     error_type = None
     try:
         with trace.use_span(span, record_exception=False, set_status_on_exception=False):

@@ -55,18 +55,45 @@ class Stream:
     chunks: AsyncIterator[bytes]
 
 
-class Engine(Protocol):
-    async def start(self) -> None:
-        """Load weights and reserve the KV cache. Raises EngineStartError."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reloaded:
+    """What a reload took: until nothing ran any more, reading the weights, and going on."""
 
-    async def warm_up(self) -> None:
-        """Answer a few requests so that the first caller does not pay for lazy initialisation."""
+    pause_s: float
+    reload_s: float
+    resume_s: float
+
+
+class ReloadNotBegun(Exception):
+    """What ran did not end in time. Nothing was changed; the engine goes on with the weights it has."""
+
+
+class ReloadFailed(Exception):
+    """The engine broke off on the way. Which weights it holds is unknown; it stands still until a reload succeeds."""
+
+
+class Reloadable(Protocol):
+    """The part of an engine that a change of weights needs."""
 
     async def answer(self, endpoint: Endpoint, body: bytes, headers: Mapping[str, str]) -> Unary | Stream:
         """Run one request. Cancelling the call, or closing the stream, aborts it in the engine."""
 
     async def held_bytes(self) -> HeldBytes | None:
         """Weights and KV cache that the started engine finds in its hands; None where it cannot look."""
+
+    async def reload(self, checkpoint: Path, *, drain_s: float) -> Reloaded:
+        """Wait up to `drain_s` for what runs, read other weights of the same shapes, forget cached prefixes, go on.
+
+        The caller sees to it that no request comes meanwhile. Raises: ReloadNotBegun, ReloadFailed.
+        """
+
+
+class Engine(Reloadable, Protocol):
+    async def start(self) -> None:
+        """Load weights and reserve the KV cache. Raises EngineStartError."""
+
+    async def warm_up(self) -> None:
+        """Answer a few requests so that the first caller does not pay for lazy initialisation."""
 
     def alive(self) -> bool: ...
 

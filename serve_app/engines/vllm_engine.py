@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from collections.abc import AsyncIterator, Mapping
 from http import HTTPStatus
+from pathlib import Path
 from typing import Any
 
 import orjson
@@ -28,7 +30,7 @@ from vllm.v1.engine.async_llm import AsyncLLM
 
 from placement.inventory import DeviceKind
 from placement.units import GIB
-from serve_app.engines.protocol import Endpoint, EngineLaunch, Stream, Unary
+from serve_app.engines.protocol import Endpoint, EngineLaunch, Reloaded, ReloadFailed, ReloadNotBegun, Stream, Unary
 from serve_app.fleet.measurements import HeldBytes
 from tracing.vllm_spans import spare_statistics, use_process_provider
 
@@ -149,6 +151,32 @@ class VllmEngine:
             if not self.alive():
                 return
             yield chunk.encode()
+
+    async def reload(self, checkpoint: Path, *, drain_s: float) -> Reloaded:
+        """Never with vLLM's `mode="keep"`: it finishes running answers with the new weights."""
+        if self._llm is None:
+            raise ReloadFailed("The engine is not running.")
+        began_s = time.monotonic()
+        await self._pause(self._llm, drain_s)
+        paused_s = time.monotonic()
+        try:
+            await self._llm.collective_rpc("reload_checkpoint", args=(str(checkpoint),))
+            await self._llm.reset_prefix_cache()
+            reloaded_s = time.monotonic()
+            await self._llm.resume_generation()
+        except Exception as error:
+            raise ReloadFailed(f"The engine could not read {checkpoint}: {error}") from error
+        return Reloaded(
+            pause_s=paused_s - began_s, reload_s=reloaded_s - paused_s, resume_s=time.monotonic() - reloaded_s
+        )
+
+    async def _pause(self, llm: AsyncLLM, drain_s: float) -> None:
+        try:
+            async with asyncio.timeout(drain_s):
+                await llm.pause_generation(mode="wait")
+        except TimeoutError as error:
+            await llm.resume_generation()
+            raise ReloadNotBegun(f"Requests still ran after {drain_s:g} s.") from error
 
     def alive(self) -> bool:
         return self._llm is not None and not self._llm.errored

@@ -1,4 +1,4 @@
-"""What we add to vLLM's worker: make host memory that was promised really there.
+"""What we add to vLLM's worker: promised host memory is really there, and a failed reload leaves no trace.
 
 Loaded by name inside the engine core (`--worker-extension-cls`); must not import anything heavy itself.
 """
@@ -12,6 +12,7 @@ class WorkerExtension:
     """Mixed into vLLM's worker class. Source: vLLM 0.32 `v1/worker/worker_base.py`."""
 
     model_runner: Any
+    reload_weights: Any
 
     def commit_kv_cache(self) -> int:
         """Touch every page of the KV cache, and return its bytes.
@@ -31,6 +32,46 @@ class WorkerExtension:
         """
         weights: int | None = getattr(self.model_runner, "model_memory_usage", None) or None
         return weights, _bytes(_distinct(_tensors(self.model_runner.kv_caches)))
+
+    def reload_checkpoint(self, path: str) -> None:
+        """vLLM's own reload from another directory, made whole at its two weak places.
+
+        A reload that fails leaves layers half filled, which the next one would go on to fill: they are put away. And a
+        head that shares the embeddings is not loaded by itself, so on a CPU it would go on with its packed copy of the
+        old ones. Source: vLLM 0.32 `model_loader/reload/layerwise.py`, `layers/vocab_parallel_embedding.py`.
+        """
+        model = self.model_runner.get_model()
+        try:
+            self.reload_weights(weights_path=path)
+        except BaseException:
+            _put_away_begun(model)
+            raise
+        _pack_embeddings_again(model)
+
+
+def _put_away_begun(model: Any) -> None:
+    """Every layer that waits for the rest of its weights gets the tensors back that it had."""
+    from vllm.model_executor.model_loader.reload import layerwise
+
+    for layer in model.modules():
+        info = layerwise.get_layerwise_info(layer)
+        if not info.can_load():
+            continue
+        if info.kernel_tensors is not None:
+            layerwise._place_kernel_tensors(layer, info)
+        info.reset()
+
+
+def _pack_embeddings_again(model: Any) -> None:
+    """On a CPU; elsewhere nothing is packed and nothing happens."""
+    from vllm.model_executor.layers import vocab_parallel_embedding as embedding
+
+    for layer in model.modules():
+        method = getattr(layer, "quant_method", None)
+        if isinstance(layer, embedding.VocabParallelEmbedding) and isinstance(
+            method, embedding.UnquantizedEmbeddingMethod
+        ):
+            method.process_weights_after_loading(layer)
 
 
 def _distinct(tensors: list[Any]) -> list[Any]:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import orjson
 
 from serve_app.engines.asgi import EngineServer
-from serve_app.engines.protocol import Endpoint, Stream, Unary
+from serve_app.engines.protocol import Endpoint, Reloaded, Stream, Unary
+from serve_app.engines.weights_switch import WeightsSwitch
 from serve_app.fleet.measurements import HeldBytes
 
 SECRET = "s3cret"
@@ -35,6 +37,9 @@ class ScriptedStub:
 
     def process_ids(self) -> tuple[int, ...]:
         return ()
+
+    async def reload(self, checkpoint: Path, *, drain_s: float) -> Reloaded:
+        raise NotImplementedError("no test here changes weights")
 
     async def answer(self, endpoint: Endpoint, body: bytes, headers: Mapping[str, str]) -> Unary | Stream:
         self.seen.append(headers)
@@ -96,7 +101,8 @@ async def until(condition: Any) -> None:
 
 
 def server_of(engine: ScriptedStub, *, traced: bool = False) -> EngineServer:
-    return EngineServer(engine, secret=SECRET, weights_version="abc123", traced=traced)
+    switch = WeightsSwitch(engine, model="mini", path=Path("abc123"), version="abc123")
+    return EngineServer(engine, secret=SECRET, switch=switch, traced=traced)
 
 
 class TestWhoMayAsk:
@@ -117,7 +123,7 @@ class TestWhoMayAsk:
 
     async def test_a_closed_face_takes_no_new_work(self) -> None:
         server = server_of(ScriptedStub())
-        server.closed = True
+        server.refuse_all()
         exchange = Exchange(server, Endpoint.CHAT, {})
         await exchange.task
         assert exchange.status == 503
