@@ -34,8 +34,8 @@ def difference(new: tuple[bool, ...], old: tuple[bool, ...]) -> Difference:
     """Of two answers to each question of one test set.
 
     The interval is exact and belongs to McNemar's exact test: given that m questions were answered differently, the
-    number won is binomial, whose chance has Clopper and Pearson's interval; m of n scales it. Its ends are 0 where nothing
-    was answered differently, which says nothing of questions that were not asked.
+    number won is binomial, whose chance has Clopper and Pearson's interval; m of n scales it. Its ends are 0 where
+    nothing was answered differently, which says nothing of questions that were not asked.
     Source: McNemar (1947); Clopper and Pearson (1934).
     """
     assert len(new) == len(old), "two test sets cannot be compared"
