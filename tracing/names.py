@@ -37,6 +37,7 @@ ALERT_SPAN = "alert.{}"
 """`{}` is the name of a rule."""
 QUARANTINE_SPAN = "quarantine"
 PREEMPT_SPAN = "preempt"
+COMPARE_SPAN = "compare {}"
 
 
 class LeaseSpan(StrEnum):
@@ -103,6 +104,8 @@ CACHE = "headroom.cache"
 DOWNSHIFTED_FROM = "headroom.downshifted_from"
 DECISION = "headroom.decision"
 WEIGHTS_VERSION = "headroom.weights_version"
+ACCURACY = "headroom.accuracy"
+"""Share of the test set that was answered right, 0 to 1."""
 DEVICE = "headroom.device"
 TRIGGER = "headroom.trigger"
 """What asked for a load, unload, sleep or wake: a person, a request, room that is needed."""

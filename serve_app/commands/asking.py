@@ -38,7 +38,7 @@ def _json_of(method: str, address: str, path: str, *, body: object = None, timeo
         told = answer.json()
     except ValueError as error:
         raise _foreign(url, f"status {answer.status_code} and no JSON") from error
-    if answer.status_code == _NO_SUCH_ROUTE and not (isinstance(told, dict) and "outcome" in told):
+    if answer.status_code == _NO_SUCH_ROUTE and not (isinstance(told, dict) and ("outcome" in told or _is_ours(told))):
         raise _foreign(url, "status 404")
     return told
 
@@ -55,6 +55,22 @@ def post(model: type[M], address: str, path: str, body: object, *, timeout_s: fl
     if isinstance(error, dict):
         raise HeadroomError(str(error.get("message")))
     return _as(model, told, f"{address}{path}")
+
+
+def call(method: str, address: str, path: str, *, body: object = None, timeout_s: float = TIMEOUT_S) -> dict[str, Any]:
+    """The answer as it is. Raises: as `get_json`, and HeadroomError with the sentence of an error answer."""
+    told = _json_of(method, address, path, body=body, timeout_s=timeout_s)
+    if not isinstance(told, dict):
+        raise _foreign(f"{address}{path}", "no JSON object")
+    if isinstance(told.get("error"), dict):
+        raise HeadroomError(str(told["error"].get("message")))
+    return told
+
+
+def _is_ours(told: dict[str, Any]) -> bool:
+    """An error that names what there is not, unlike one of a server that knows no such path."""
+    error = told.get("error")
+    return isinstance(error, dict) and "origin" in error and error.get("code") != "unknown_path"
 
 
 def _as(model: type[M], body: object, url: str) -> M:

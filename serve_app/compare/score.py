@@ -14,7 +14,8 @@ class CheckpointScore:
     `right` says of each task of the set, in order, whether it was answered right, so that two checkpoints can be
     compared task by task. `loss` is the mean cross entropy per token of the right answers, in nats; None where it
     was not measured. `format_share` is the part of the answers that had the form asked for, right or not.
-    `latency_s` is the median time of an answer.
+    `latency_s` is the median time of an answer. `test_set` names the questions and their order by a digest: only
+    scores of one test set can be compared.
     """
 
     model: str
@@ -26,6 +27,7 @@ class CheckpointScore:
     format_share: float
     latency_s: float
     fingerprint: Fingerprint
+    test_set: str = ""
 
     @property
     def accuracy(self) -> float:

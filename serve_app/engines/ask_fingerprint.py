@@ -1,4 +1,4 @@
-"""Asks an engine for its fingerprint, through the request path that answers callers. What it means: `fingerprint.py`."""
+"""Asks an engine for its fingerprint by the path that answers callers. What one means stands in `fingerprint.py`."""
 
 from __future__ import annotations
 

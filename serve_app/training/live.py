@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 from serve_app.errors import BadAnswer, HeadroomError, NotRunning
-from serve_app.training.tasks import Task
 
 if TYPE_CHECKING:
     import openai
@@ -21,8 +20,20 @@ QUESTION_TIMEOUT_S: Final = 60.0
 RETRIES: Final = 4
 
 
+class Prompted(Protocol):
+    @property
+    def prompt(self) -> str: ...
+
+
 async def ask_all(
-    tasks: Sequence[Task], *, model: str, base_url: str, api_key: str, concurrency: int, on_answer: Callable[[], None]
+    tasks: Sequence[Prompted],
+    *,
+    model: str,
+    base_url: str,
+    api_key: str,
+    concurrency: int,
+    on_answer: Callable[[], None],
+    max_tokens: int = ANSWER_TOKENS,
 ) -> list[str]:
     """One text per task, in order; an empty text where the model said nothing.
 
@@ -33,9 +44,9 @@ async def ask_all(
 
     room = asyncio.Semaphore(concurrency)
 
-    async def ask(task: Task) -> str:
+    async def ask(task: Prompted) -> str:
         async with room:
-            text = await _ask(client, model, task.prompt)
+            text = await _ask(client, model, task.prompt, max_tokens)
         on_answer()
         return text
 
@@ -52,12 +63,12 @@ async def ask_all(
     return [one.result() for one in asked]
 
 
-async def _ask(client: openai.AsyncOpenAI, model: str, prompt: str) -> str:
+async def _ask(client: openai.AsyncOpenAI, model: str, prompt: str, max_tokens: int) -> str:
     answer = await client.chat.completions.create(
         model=model,
         messages=[{"role": "user", "content": prompt}],
         temperature=0,
-        max_tokens=ANSWER_TOKENS,
+        max_tokens=max_tokens,
         extra_headers={"Cache-Control": "no-store"},
     )
     return (answer.choices[0].message.content or "") if answer.choices else ""
