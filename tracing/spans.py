@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+from opentelemetry import context as current_context
 from opentelemetry import trace
 from opentelemetry.context import Context
 from opentelemetry.trace import (
@@ -234,6 +235,19 @@ def operation(
         raise
     finally:
         _end(span, error_type)
+
+
+@contextlib.contextmanager
+def within(parent: Parent | None) -> Iterator[None]:
+    """Another process's span is the current one for a while; None changes nothing."""
+    if parent is None:
+        yield
+        return
+    token = current_context.attach(_remote(parent))
+    try:
+        yield
+    finally:
+        current_context.detach(token)
 
 
 def fail(span: Span, error_type: str) -> None:

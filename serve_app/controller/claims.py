@@ -59,6 +59,8 @@ class Slot:
     weights: Weights
     port: int | None = None
     """Where its engine listens, if it is free; None: anywhere."""
+    is_candidate: bool = False
+    """Stands beside the plan with the weights of a rollout; not among those that a switch is for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,6 +99,8 @@ class ReadyReport:
     peak_bytes: int
     held: HeldBytes | None = None
     """What the engine finds that it holds; None where it does not look."""
+    weights_version: str | None = None
+    """Of the weights that it has; None: those of the slot when it was claimed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -179,6 +179,10 @@ class Controller:
         tenure = self._ledger.ready(slot=slot, epoch=epoch, report=report)
         if tenure is None:
             return
+        if not self._ledger.is_true(tenure):
+            _log.warning("a replica came with weights that serve no more", slot=slot, weights=report.weights_version)
+            self._lost(slot, epoch)
+            return
         self._store.save_tenure(tenure)
         self._bringup.state.problems.pop(self._ledger.slots[slot].model, None)
         self._lifecycle.used(self._ledger.slots[slot].model, now_s=time.monotonic())

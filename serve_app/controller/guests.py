@@ -12,14 +12,14 @@ from dataclasses import dataclass
 from typing import Final
 
 from placement.demand import Demand, Estimate, Part, PartName
-from placement.inventory import Inventory
+from placement.inventory import Device, Inventory
 from placement.plan import Placement, Plan
 from serve_app.api.wire import ModelAction, ModelAnswer, ModelOutcome
 from serve_app.controller.apply import Applier
 from serve_app.controller.bringup import Bringup
 from serve_app.controller.bringup_state import Phase
 from serve_app.controller.change_spans import Trigger
-from serve_app.controller.conditions import Conditions
+from serve_app.controller.conditions import USABLE, Conditions
 from serve_app.controller.fleet_link import FleetLink
 from serve_app.controller.ledger import Ledger
 from serve_app.controller.lifecycle import Lifecycle, awake
@@ -115,6 +115,17 @@ class Guests:
                 return _BUSY
             return self._taken(guest, found.placements[0], inventory)
 
+    async def free_bytes(self, guest: Guest) -> int:
+        """What one device that it may lie on has above its headroom now, the fullest of the emptiest it needs."""
+        inventory = await self._inventory()
+        headroom = self._bringup.settings.fleet.headroom
+        conditions, running = self._conditions(), self._bringup.plan.placements
+        dressed = conditions.dress_for_guests(inventory, running, headroom=headroom, role=guest.role)
+        by_node = [
+            sorted((_free_bytes(device, headroom) for device in node.devices), reverse=True) for node in dressed.nodes
+        ]
+        return max((free[guest.num_devices - 1] for free in by_node if len(free) >= guest.num_devices), default=0)
+
     def hold(self, guest: Guest, devices: Sequence[str]) -> None:
         """It is there already, as after a restart of the controller."""
         self._held[guest.name] = (guest, tuple(devices))
@@ -181,6 +192,12 @@ class Guests:
             seats=tuple(by_device[device] for device in placement.devices),
             device_uuids=tuple(uuids[device] for device in placement.devices),
         )
+
+
+def _free_bytes(device: Device, headroom: float) -> int:
+    if device.health not in USABLE:
+        return 0
+    return max(0, int(device.total_bytes * (1 - headroom)) - sum(one.num_bytes for one in device.holdings))
 
 
 _log = logger("headroom.controller")

@@ -63,11 +63,28 @@ class Ledger:
             known = self._slots.setdefault(slot.name, slot)
             assert known == slot, f"slot {slot.name!r} is there already, and another"
 
-    def reweigh(self, model: str, weights: Weights) -> None:
-        """The engines of this model have other weights now, all of them."""
+    def reweigh(self, model: str, weights: Weights) -> tuple[Tenure, ...]:
+        """The slots of this model are for other weights now, but not its candidates'. Returns who has others yet."""
         for slot in tuple(self._slots.values()):
-            if slot.model == model:
+            if slot.model == model and not slot.is_candidate:
                 self._slots[slot.name] = replace(slot, weights=weights)
+        return tuple(
+            tenure
+            for tenure in self._tenures.values()
+            if self._slots[tenure.slot].model == model and tenure.report is not None and not self.is_true(tenure)
+        )
+
+    def reloaded(self, *, slot: str, epoch: int, version: str) -> Tenure | None:
+        """A running engine has other weights now."""
+        tenure = self._live(slot, epoch)
+        if tenure is None or tenure.report is None:
+            return None
+        return self._set(replace(tenure, report=replace(tenure.report, weights_version=version)))
+
+    def is_true(self, tenure: Tenure) -> bool:
+        """Its engine has the weights that its slot is for."""
+        report = tenure.report
+        return report is None or report.weights_version in (None, self._slots[tenure.slot].weights.version)
 
     def retire(self, name: str) -> Tenure | None:
         """Nobody may claim the slot any more; whoever has it drains. None: nobody had it, and it is gone."""

@@ -22,12 +22,15 @@ from serve_app.gateway.routing_table import Backend
 
 
 def backends(ledger: Ledger, fractions: Mapping[str, float], unusable: Collection[str]) -> tuple[Backend, ...]:
-    """Every replica that takes requests. `fractions`: of its requests, the part a throttled device may have.
+    """Every replica that takes requests, with the weights it should have. `fractions`: of its requests, the part a
+    throttled device may have.
 
     What is on an `unusable` device is asked only while its model runs nowhere else.
     """
     ready = [
-        _backend(tenure, ledger.slots[tenure.slot], fractions) for tenure in ledger.tenures.values() if tenure.serves
+        _backend(tenure, ledger.slots[tenure.slot], fractions)
+        for tenure in ledger.tenures.values()
+        if tenure.serves and ledger.is_true(tenure)
     ]
     good = {backend.model for backend in ready if backend.device not in unusable}
     return tuple(backend for backend in ready if backend.model not in good or backend.device not in unusable)
