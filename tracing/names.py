@@ -38,6 +38,9 @@ ALERT_SPAN = "alert.{}"
 QUARANTINE_SPAN = "quarantine"
 PREEMPT_SPAN = "preempt"
 COMPARE_SPAN = "compare {}"
+ROLLOUT_SPAN = "rollout {}"
+"""`{}` is a model; linked to the run that made its weights."""
+ROLLOUT_STAGE_SPAN = "rollout.{}"
 
 
 class LeaseSpan(StrEnum):
@@ -138,6 +141,16 @@ JOB_DEVICES = "headroom.job.devices"
 JOB_RESULT = "headroom.job.result"
 CHECKPOINT_PATH = "headroom.checkpoint.path"
 CHECKPOINT_STEP = "headroom.checkpoint.step"
+ROLLOUT_ID = "headroom.rollout.id"
+ROLLOUT_FROM = "headroom.rollout.from_weights_version"
+ROLLOUT_WAY = "headroom.rollout.way"
+ROLLOUT_SCORE = "headroom.rollout.score"
+"""Accuracy that comparison found, 0 to 1."""
+ROLLOUT_CANARY_SCORE = "headroom.rollout.canary_score"
+ROLLOUT_VERDICT = "headroom.rollout.verdict"
+"""How it ended."""
+ROLLOUT_DIGEST = "headroom.rollout.digest"
+ROLLOUT_CLOSED_S = "headroom.rollout.closed_s"
 
 # -- Metrics -----------------------------------------------------------------------------------------
 
@@ -585,6 +598,25 @@ NUMA_LOCAL_RATIO = Gauge(
     help="Replicas over several devices that lie within one NUMA node, of all of them; no series where there are none.",
     labels=(),
 )
+ROLLOUT_RESULTS = ("finished", "rolled_back", "refused", "regressed")
+"""`regressed` is counted beside another result: a test set scored worse than these weights were deployed with."""
+ROLLOUT_STAGES = (
+    *("requested", "backed_up", "shipping", "preparing", "canary"),
+    *("switching", "committed", "observing", "returning"),
+)
+ROLLOUTS = Counter(
+    name="headroom_rollouts_total",
+    help="Rollouts of new weights by how they ended.",
+    labels=("result",),
+    known=(("result", ROLLOUT_RESULTS),),
+)
+ROLLOUT_STAGE = Histogram(
+    name="headroom_rollout_stage_seconds",
+    help="Time a rollout spent in one stage, the waits of canary and observation included.",
+    labels=("stage",),
+    buckets=(0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 12.0, 30.0, 60.0, 120.0, 300.0, 900.0, 3600.0, 86_400.0),
+    known=(("stage", ROLLOUT_STAGES),),
+)
 BUILD_INFO = Gauge(name="headroom_build_info", help="1; version of the product.", labels=("version",))
 TRACE_SPANS_DROPPED = Counter(
     name="headroom_trace_spans_dropped_total",
@@ -604,7 +636,6 @@ class Later(StrEnum):
     REQUESTS_QUEUED = "headroom_requests_queued"
     WORKER_UP = "headroom_worker_up"
     CONNECTION_UP = "headroom_connection_up"
-    ROLLOUTS = "headroom_rollouts_total"
 
 
 # -- Alerts ------------------------------------------------------------------------------------------

@@ -155,6 +155,10 @@ class Record:
         return self.stage in OVER
 
     @property
+    def is_held(self) -> bool:
+        return self.hold is Hold.HELD
+
+    @property
     def trace_id(self) -> str | None:
         return self.traceparent.split("-")[1] if self.traceparent else None
 

@@ -78,7 +78,7 @@ class Runner:
                 if move.effect is not None:
                     running = _Running(move.effect, asyncio.create_task(self._perform(move.effect, move)))
                 event = await self._next(move.record, running)
-                running = None if running is not None and running.task.done() else running
+                running = running if isinstance(event, Asked | Looked) else None
                 now_s = self._clock.monotonic_s()
                 move = self._decide(move.record, event, elapsed_s=now_s - seen_s)
                 seen_s = now_s

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Protocol
 
@@ -75,13 +75,22 @@ class RolloutService:
     """Call `recover` once before anything else."""
 
     def __init__(
-        self, *, ledger: RolloutLedger, world: World, catalog: Catalog, runner: Runner, policy: RolloutPolicy
+        self,
+        *,
+        ledger: RolloutLedger,
+        world: World,
+        catalog: Catalog,
+        runner: Runner,
+        policy: RolloutPolicy,
+        trace: Callable[[Record], str | None] = lambda _: None,
     ) -> None:
+        """`trace` begins the span of a rollout and gives its `traceparent`."""
         self._ledger = ledger
         self._world = world
         self._catalog = catalog
         self._runner = runner
         self._policy = policy
+        self._trace = trace
         self._driving: asyncio.Task[None] | None = None
 
     async def recover(self) -> Record | None:
@@ -184,9 +193,9 @@ class RolloutService:
 
     async def _started(self, record: Record) -> Record | Refused:
         """Written before it is begun; of two at once the store lets one in."""
-        added = self._ledger.add(record)
+        other = self._ledger.current()
+        added = None if other else self._ledger.add(replace(record, traceparent=self._trace(record)))
         if added is None:
-            other = self._ledger.current()
             which = f"Rollout {other.id} of '{other.model}' is {other.stage.value}" if other else "Another is under way"
             return Refused(reason=RefusalReason.BUSY, message=f"{which}; one is done at a time.")
         move = begin(added, unix_s=self._world.clock.unix_s())

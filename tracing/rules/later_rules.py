@@ -1,7 +1,8 @@
-"""Alert rules of workers, nodes and rollouts. Nothing records their metrics yet; the names are settled."""
+"""Alert rules of workers, nodes and rollouts. Some wait for metrics that nothing records yet (`names.Later`)."""
 
 from __future__ import annotations
 
+from tracing import names
 from tracing.names import Alert, Later
 from tracing.rules.rule import PrometheusRule, Severity
 
@@ -24,7 +25,7 @@ LATER_RULES = (
     ),
     PrometheusRule(
         name=Alert.ROLLBACK_TRIGGERED,
-        expr=f'increase({Later.ROLLOUTS}{{result="rolled_back"}}[10m]) > 0',
+        expr=f'increase({names.ROLLOUTS.name}{{result="rolled_back"}}[10m]) > 0',
         for_s=0.0,
         severity=Severity.WARNING,
         summary="A rollout was rolled back",
@@ -32,7 +33,7 @@ LATER_RULES = (
     ),
     PrometheusRule(
         name=Alert.ROLLOUT_REGRESSION,
-        expr=f'increase({Later.ROLLOUTS}{{result="regressed"}}[1h]) > 0',
+        expr=f'increase({names.ROLLOUTS.name}{{result="regressed"}}[1h]) > 0',
         for_s=0.0,
         severity=Severity.WARNING,
         summary="Deployed weights answer worse",

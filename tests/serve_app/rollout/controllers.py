@@ -77,11 +77,11 @@ def store() -> sqlite3.Connection:
 async def run_killed(one: Controller) -> bool:
     """Begins a rollout, or goes on with one; True when the controller was killed on the way."""
     try:
-        if await one.service.recover() is None:
+        recovered = await one.service.recover()
+        if recovered is None and not one.ledger.page():
             await one.service.begin(forward())
-        driving = one.service._driving
-        assert driving is not None
-        await driving
+        if one.service._driving is not None:
+            await one.service._driving
     except Killed:
         return True
     finally:

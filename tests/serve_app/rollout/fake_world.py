@@ -31,8 +31,9 @@ class Broken(Exception):
 
 
 def words(version: str) -> Fingerprint:
-    """What weights of this version say."""
-    return Fingerprint(traces=tuple(Trace(prompt=one, tokens=(version,), logprobs=(-0.5,)) for one in PROMPTS))
+    """What weights of this version say, each with a likelihood of its own."""
+    logprob = -0.1 * (1 + sum(version.encode()) % 97)
+    return Fingerprint(traces=tuple(Trace(prompt=one, tokens=(version,), logprobs=(logprob,)) for one in PROMPTS))
 
 
 @dataclass(slots=True)
@@ -74,17 +75,27 @@ class Cluster:
     num_backups: int = 0
     restored: list[str] = field(default_factory=list)
     deaths: list[str] = field(default_factory=list)
+    mad: set[str] = field(default_factory=set)
+    """Replicas that say something else, whatever their weights, until they are started again."""
+    broken_laws: list[str] = field(default_factory=list)
+    """Asserting at once would look like one more fault of the world, and be recovered from."""
+
+    def law(self, holds: bool, what: str) -> None:
+        if not holds:
+            self.broken_laws.append(what)
 
     def served(self) -> set[str]:
         """Versions that an answer may come from now, canary apart."""
         return {engine.weights for engine in self.engines.values() if engine.is_open}
 
     def check_never_mixed(self) -> None:
-        assert len(self.served()) <= 1, f"two versions answer at once: {self.served()}"
+        self.law(len(self.served()) <= 1, f"two versions answer at once: {self.served()}")
+        self.law(not self.served() & self.garbage, "garbage answers")
 
     def check_rest(self) -> None:
         """What must be so once a rollout is over."""
         self.check_never_mixed()
+        assert self.broken_laws == []
         assert all(engine.is_open and engine.is_sure for engine in self.engines.values()), "a gate is left closed"
         assert {engine.weights for engine in self.engines.values()} == {self.committed}
         assert self.link == self.committed, "the link names something else"
@@ -197,8 +208,8 @@ class FakeWorld:
 
     async def switch(self, replica: Replica, weights: Weights, *, traceparent: str | None) -> Loaded:
         engine = self._engine(replica)
-        assert not engine.is_open, "other weights behind an open gate"
-        assert self.cluster.stored[engine.node].get(weights.version) == "whole"
+        self.cluster.law(not engine.is_open, "other weights behind an open gate")
+        self.cluster.law(self.cluster.stored[engine.node].get(weights.version) == "whole", "half a checkpoint loaded")
         engine.num_switches += 1
         await self._do(f"unsure {replica.name}", lambda: setattr(engine, "is_sure", False), of=traceparent)
         engine.weights = weights.version
@@ -209,16 +220,18 @@ class FakeWorld:
     async def fingerprint(self, replica: Replica, *, traceparent: str | None) -> Fingerprint:
         await self._do(f"fingerprint {replica.name}", of=traceparent)
         version = self._engine(replica).weights
-        return words("garbage" if version in self.cluster.garbage else version)
+        is_wrong = version in self.cluster.garbage or replica.name in self.cluster.mad
+        return words("garbage" if is_wrong else version)
 
     async def open(self, replica: Replica, *, traceparent: str | None) -> None:
         engine = self._engine(replica)
-        assert engine.weights == self.cluster.committed, "opened with weights that are not committed"
+        self.cluster.law(engine.weights == self.cluster.committed, "opened with weights that are not committed")
         await self._do(f"open {replica.name}", lambda: setattr(engine, "is_open", True), of=traceparent)
 
     async def die(self, replica: Replica, *, reason: str) -> None:
         def act() -> None:
             self.cluster.deaths.append(replica.name)
+            self.cluster.mad.discard(replica.name)
             node = self._engine(replica).node
             self.cluster.engines[replica.name] = Engine(name=replica.name, node=node, weights=self.cluster.committed)
 
@@ -229,17 +242,17 @@ class FakeWorld:
         return self.cluster.room
 
     async def stand_beside(self, model: str, weights: Weights, *, traceparent: str | None) -> Replica:
-        assert self.cluster.candidate is None, "two candidates"
+        self.cluster.law(self.cluster.candidate is None, "two candidates")
         candidate = Engine(name=CANDIDATE, node="n1", weights=weights.version)
         await self._do("stand", lambda: setattr(self.cluster, "candidate", candidate), of=traceparent)
         return candidate.shown()
 
     async def end_candidate(self, model: str) -> None:
-        assert self.cluster.canary is None, "a candidate ended that gets traffic"
+        self.cluster.law(self.cluster.canary is None, "a candidate ended that gets traffic")
         await self._do("end", lambda: setattr(self.cluster, "candidate", None))
 
     async def canary(self, model: str, version: str, *, share: float) -> None:
-        assert self.cluster.candidate is not None
+        self.cluster.law(self.cluster.candidate is not None, "a canary without a candidate")
         await self._do("canary", lambda: setattr(self.cluster, "canary", (version, share)))
 
     async def clear_canary(self, model: str) -> None:
@@ -252,7 +265,8 @@ class FakeWorld:
     async def commit(self, model: str, weights: Weights) -> None:
         if self.cluster.committed != weights.version:
             still = [engine.name for engine in self.cluster.engines.values() if engine.is_open]
-            assert not still, f"committed while {still} answer"
+            self.cluster.law(not still, f"committed while {still} answer")
+        self.cluster.law(weights.version not in self.cluster.garbage, "garbage committed")
         await self._do("commit", lambda: setattr(self.cluster, "committed", weights.version))
         await self._do("link", lambda: setattr(self.cluster, "link", weights.version))
 

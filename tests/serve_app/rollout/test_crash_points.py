@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from serve_app.rollout.ledger import RolloutLedger
 from serve_app.rollout.record import Mode, Stage
-from tests.serve_app.rollout.controllers import controller, forward, run_killed, store
+from tests.serve_app.rollout.controllers import controller, run_killed, store
 from tests.serve_app.rollout.fake_world import NEW, OLD, Cluster, Points
 
 ENDS = {Stage.FINISHED: NEW.version, Stage.RETURNED: OLD.version, Stage.REFUSED: OLD.version}
@@ -45,7 +45,9 @@ async def lived(cluster: Cluster, lives: list[Points]) -> list[str]:
 
 
 async def every_point(mode: Mode, *, is_garbage: bool) -> int:
-    num_points = len(await lived(cluster_of(mode, is_garbage=is_garbage), []))
+    undisturbed = cluster_of(mode, is_garbage=is_garbage)
+    num_points = len(await lived(undisturbed, []))
+    assert undisturbed.committed == (OLD if is_garbage else NEW).version
     for kill_at in range(num_points):
         await lived(cluster_of(mode, is_garbage=is_garbage), [Points(kill_at=kill_at)])
     return num_points
@@ -86,4 +88,3 @@ class TestABrokenWorld:
 async def _broken(failing: set[int], kill_at: int | None, mode: Mode, is_garbage: bool) -> None:
     points = Points(kill_at=kill_at, fails=lambda number: number in failing)
     await lived(cluster_of(mode, is_garbage=is_garbage), [points])
-    assert forward().mode is Mode.AUTO
