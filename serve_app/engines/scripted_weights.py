@@ -39,6 +39,7 @@ class ReloadFault(StrEnum):
     """Loads, and answers no prompt any more."""
     FAILS = "fails"
     HANGS = "hangs"
+    """Until `go_on` is set; then it loads."""
     BUSY = "busy"
     """What runs does not end in time."""
 
@@ -49,6 +50,7 @@ class ScriptedWeights:
     def __init__(self, *, model: str, version: str, num_words: int) -> None:
         self.says = version
         self.faults: deque[ReloadFault] = deque()
+        self.go_on = asyncio.Event()
         self.refuses = ""
         self.is_silent = False
         self._model = model
@@ -85,7 +87,7 @@ class ScriptedWeights:
             self.says = GARBAGE
             raise ReloadFailed("Scripted failure of a reload.")
         if fault is ReloadFault.HANGS:
-            await asyncio.Event().wait()
+            await self.go_on.wait()
         if fault is not ReloadFault.STALE:
             self.says = GARBAGE if fault is ReloadFault.GARBAGE else checkpoint.name
         self.is_silent = fault is ReloadFault.SILENT
