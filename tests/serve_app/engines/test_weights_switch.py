@@ -126,7 +126,8 @@ class TestTheRoad:
                 with pytest.raises(ReplicaCallFailed) as refused:
                     await step
                 assert refused.value.refusal is Refusal.BUSY
-            first.cancel()
+            one.engine.weights.go_on.set()
+            assert (await first).version == "v2"
 
     async def test_without_the_secret_no_step_is_taken(self) -> None:
         async with replica() as one:
@@ -363,8 +364,6 @@ class TestAReplicaThatDoesNotAnswer:
 
     async def test_past_the_deadline(self) -> None:
         async with replica() as one:
-            one.engine.switch.gate.close(deadline_s=FOR_EVER_S, on_overdue=lambda: None)
-            one.engine.weights.refuses = ""
             with pytest.raises(ReplicaCallFailed) as failed:
                 await one.client.prepare(Path("/scripted/v2"), "v2", verified=True, deadline_s=1e-6)
         assert failed.value.trouble is Trouble.TIMED_OUT
