@@ -44,14 +44,16 @@ class PeakSampler:
             self._sample()
 
     def _sample(self) -> None:
-        self.last_bytes = self._measured()
+        self.last_bytes = held_by_replica(marker=self._marker, kind=self._kind)
         self.peak_bytes = max(self.peak_bytes, self.last_bytes)
 
-    def _measured(self) -> int:
-        keys = share_processes(own_process(), self._marker)
-        if self._kind is not DeviceKind.CUDA:
-            return proportional_set_bytes(keys)
-        from serve_app.fleet.nvml import read_device_memory, uuid_of_visible_device
 
-        memory = read_device_memory(uuid_of_visible_device(os.environ["CUDA_VISIBLE_DEVICES"]))
-        return sum(memory.bytes_by_pid.get(key.pid, 0) for key in keys)
+def held_by_replica(*, marker: str, kind: DeviceKind) -> int:
+    """Bytes per device, of this process and all it started."""
+    keys = share_processes(own_process(), marker)
+    if kind is not DeviceKind.CUDA:
+        return proportional_set_bytes(keys)
+    from serve_app.fleet.nvml import read_device_memory, uuid_of_visible_device
+
+    memory = read_device_memory(uuid_of_visible_device(os.environ["CUDA_VISIBLE_DEVICES"]))
+    return sum(memory.bytes_by_pid.get(key.pid, 0) for key in keys)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import gc
 import os
 import time
@@ -19,8 +20,9 @@ from ray import serve
 from serve_app.controller.claims import Claim, ReadyReport, Told, Waiting
 from serve_app.engines.asgi import EngineServer
 from serve_app.engines.environment import engine_environment
-from serve_app.engines.peak import PeakSampler
+from serve_app.engines.peak import PeakSampler, held_by_replica
 from serve_app.engines.protocol import Engine, EngineLaunch
+from serve_app.engines.weights_switch import WeightsSwitch
 from serve_app.errors import EngineStartFailed
 from serve_app.fleet.groups import hold_share
 from serve_app.fleet.names import share_name
@@ -35,6 +37,7 @@ from tracing.vllm_spans import vllm_trace_arguments
 _BEAT_S = 1.0
 _WATCH_S = 0.1
 _ASK_AGAIN_S = 0.5
+_ASK_LIMIT_S = 5.0
 _LAST_ANSWERS_S = 0.5
 """How long a replica with a dead engine stays to hand out its 503s, and a retiring one for those under way to it."""
 _DRAIN_S = 120.0
@@ -65,11 +68,9 @@ class EngineReplica:
         self._shares = await self._held_shares()
         self._engine = await self._imported_engine()
         await self._turn()
+        self._switch = self._made_switch()
         self._app = EngineServer(
-            self._engine,
-            secret=self._claim.internal_secret,
-            weights_version=self._claim.slot.weights.version,
-            traced=enabled(),
+            self._engine, secret=self._claim.internal_secret, switch=self._switch, traced=enabled()
         )
         self._server, report = await self._started()
         await self._controller.ready.remote(self._claim.slot.name, self._claim.epoch, report)
@@ -91,7 +92,7 @@ class EngineReplica:
         for task in getattr(self, "_tasks", []):
             task.cancel()
         if hasattr(self, "_server"):
-            self._app.closed = True
+            self._app.refuse_all()
             await self._server.stop()
         if hasattr(self, "_engine"):
             await self._engine.stop()
@@ -128,6 +129,36 @@ class EngineReplica:
         os.environ[SHARE_VARIABLE] = f"{self._claim.slot.name}:{self._claim.epoch}"
         return await asyncio.to_thread(_vllm_engine, launch)
 
+    def _made_switch(self) -> WeightsSwitch:
+        slot = self._claim.slot
+        switch = WeightsSwitch(
+            self._engine,
+            model=self._model,
+            path=slot.weights.path,
+            version=slot.weights.version,
+            measured=functools.partial(held_by_replica, marker=os.environ[SHARE_VARIABLE], kind=slot.device_kind),
+        )
+        switch.overdue = self._gate_overdue
+        switch.lost = self._weights_lost
+        return switch
+
+    def _gate_overdue(self) -> None:
+        """Nobody opened the gate: serve what the controller says is in force, once it says so."""
+        _log.warning("the gate was not opened in time", **self._facts())
+        self._tasks.append(asyncio.create_task(self._switch.settle(self._in_force, ask_again_s=_ASK_AGAIN_S)))
+
+    async def _in_force(self) -> str | None:
+        version: str | None = None
+        with _controller_may_restart(), contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_ASK_LIMIT_S):
+                version = await self._controller.weights_in_force.remote(self._claim.slot.name, self._claim.epoch)
+        return version
+
+    def _weights_lost(self, why: str) -> None:
+        """Another replica starts in this one's place, with the weights that its claim names."""
+        _log.error("nobody knows which weights this replica has", **self._facts(), reason=why)
+        self._tasks.append(asyncio.create_task(self._die()))
+
     async def _turn(self) -> None:
         reason = ""
         while True:
@@ -147,6 +178,7 @@ class EngineReplica:
             with operation(names.LOAD_MODEL_SPAN.format(self._model)):
                 await self._engine.start()
                 await self._engine.warm_up()
+                await self._switch.prove(None)
             held = await self._engine.held_bytes()
             load_s = time.monotonic() - began_s
             server = HttpServer(self._app)
@@ -197,7 +229,7 @@ class EngineReplica:
     async def _die(self) -> None:
         """End the process so that Serve starts a new replica now, not after three failed checks."""
         if hasattr(self, "_app"):
-            self._app.closed = True
+            self._app.refuse_all()
             await asyncio.sleep(_LAST_ANSWERS_S)
         os._exit(1)
 

@@ -15,19 +15,25 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from http import HTTPStatus
+from pathlib import Path
 from typing import Any
 
 import orjson
 
+from serve_app.engines.asgi import send_gate_refusal
+from serve_app.engines.control import Control
+from serve_app.engines.gate import GateRefused
 from serve_app.engines.protocol import Endpoint
 from serve_app.engines.scripted_answers import stream_events, unary_answer
+from serve_app.engines.scripted_weights import SCRIPTED, ScriptedWeights
+from serve_app.engines.weights_switch import WeightsSwitch
+from tracing.propagation import incoming
+
+__all__ = ["SCRIPTED", "WRONG_VERSION", "Behaviour", "Counts", "Cut", "ScriptedEngine"]
 
 Scope = Mapping[str, Any]
 Receive = Callable[[], Awaitable[Mapping[str, Any]]]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
-
-SCRIPTED = "[scripted, no model ran]"
-"""Begins every answer."""
 
 WRONG_VERSION = "scripted-wrong-version"
 _JSON = (b"content-type", b"application/json")
@@ -79,7 +85,10 @@ class Counts:
 
 
 class ScriptedEngine:
-    """ASGI application. `gate`, when set to an `asyncio.Event`, holds every answer until it is set."""
+    """ASGI application. `gate`, when set to an `asyncio.Event`, holds every answer until it is set.
+
+    `weights` has the switches for changing its weights by the control routes, which are those of a real replica.
+    """
 
     def __init__(
         self,
@@ -90,14 +99,25 @@ class ScriptedEngine:
         token_s: float = 0.0,
         first_token_s: float = 0.0,
         keep_bodies: bool = True,
+        weights_version: str = "",
     ) -> None:
+        """`weights_version` is said in every answer and its head; empty: in neither, until it is changed."""
         self.model = model
         self.behaviour = Behaviour.GOOD
         self.counts = Counts()
         self.gate: asyncio.Event | None = None
+        self.weights = ScriptedWeights(model=model, version=weights_version, num_words=num_words)
+        self.switch = WeightsSwitch(
+            self.weights,
+            model=model,
+            path=Path("/scripted", weights_version),
+            version=weights_version,
+            fits=self.weights.fits,
+        )
         self.num_words = num_words
         self.token_s = token_s
         self.first_token_s = first_token_s
+        self._control = Control(self.switch)
         self._secret = secret.encode()
         self._keep_bodies = keep_bodies
 
@@ -110,6 +130,10 @@ class ScriptedEngine:
             await _send_error(send, HTTPStatus.FORBIDDEN, "This address serves the gateway only.")
         elif scope["path"] == "/health":
             await _send(send, HTTPStatus.OK, b'{"alive":true}')
+        elif self._control.has(scope["method"], scope["path"]):
+            body = await _read(receive)
+            said = await self._control.answer(scope["method"], scope["path"], body, incoming(scope["headers"]))
+            await _send(send, said.status, said.body)
         elif endpoint is None or scope["method"] != "POST":
             await _send_error(send, HTTPStatus.NOT_FOUND, f"No route {scope['method']} {scope['path']} on an engine.")
         else:
@@ -122,7 +146,7 @@ class ScriptedEngine:
         if self._keep_bodies:
             self.counts.bodies.append(body)
             self.counts.headers.append({name.decode(): value.decode("latin-1") for name, value in headers.items()})
-        work = asyncio.ensure_future(self._answer(endpoint, body, send))
+        work = asyncio.ensure_future(self._passed(endpoint, body, send))
         gone = asyncio.ensure_future(_disconnected(receive))
         try:
             await asyncio.wait((work, gone), return_when=asyncio.FIRST_COMPLETED)
@@ -137,6 +161,13 @@ class ScriptedEngine:
             work.cancel()
             with contextlib.suppress(asyncio.CancelledError, Cut):
                 await work
+
+    async def _passed(self, endpoint: Endpoint, body: dict[str, Any], send: Send) -> None:
+        try:
+            async with self.switch.gate.passed():
+                await self._answer(endpoint, body, send)
+        except GateRefused as refused:
+            await send_gate_refusal(send, refused)
 
     async def _answer(self, endpoint: Endpoint, body: dict[str, Any], send: Send) -> None:
         behaviour = self.behaviour
@@ -160,7 +191,7 @@ class ScriptedEngine:
             await asyncio.sleep(self.token_s * self.num_words)
         answer = orjson.dumps(unary_answer(endpoint, self.model, body, self._words(body)))
         if behaviour not in (Behaviour.DIE_BEFORE_FIRST_BYTE, Behaviour.DIE_AFTER_FIRST_BYTE):
-            await _send(send, HTTPStatus.OK, answer, extra=_extra(behaviour))
+            await _send(send, HTTPStatus.OK, answer, extra=self._origin(behaviour))
             return
         length = (b"content-length", str(len(answer)).encode())
         await send({"type": "http.response.start", "status": 200, "headers": [_JSON, length]})
@@ -169,7 +200,7 @@ class ScriptedEngine:
         raise Cut
 
     async def _stream(self, behaviour: Behaviour, endpoint: Endpoint, body: dict[str, Any], send: Send) -> None:
-        headers = [_EVENTS, *_extra(behaviour)]
+        headers = [_EVENTS, *self._origin(behaviour)]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         if behaviour is Behaviour.DIE_BEFORE_FIRST_BYTE:
             raise Cut
@@ -198,7 +229,11 @@ class ScriptedEngine:
 
     def _words(self, body: Mapping[str, Any]) -> list[str]:
         limit = body.get("max_completion_tokens", body.get("max_tokens", self.num_words))
-        return [SCRIPTED, *(f" word-{index}" for index in range(min(self.num_words, limit)))]
+        return self.weights.words(min(self.num_words, limit))
+
+    def _origin(self, behaviour: Behaviour) -> list[tuple[bytes, bytes]]:
+        version = WRONG_VERSION if behaviour is Behaviour.WRONG_WEIGHTS_VERSION else self.switch.version
+        return [(b"x-headroom-weights-version", version.encode())] if version else []
 
 
 _ERRORS = {
@@ -206,11 +241,6 @@ _ERRORS = {
     Behaviour.ERROR_500: HTTPStatus.INTERNAL_SERVER_ERROR,
     Behaviour.ERROR_503: HTTPStatus.SERVICE_UNAVAILABLE,
 }
-
-
-def _extra(behaviour: Behaviour) -> list[tuple[bytes, bytes]]:
-    wrong = behaviour is Behaviour.WRONG_WEIGHTS_VERSION
-    return [(b"x-headroom-weights-version", WRONG_VERSION.encode())] if wrong else []
 
 
 async def _read(receive: Receive) -> bytes:
@@ -248,10 +278,16 @@ def main() -> None:
     parser.add_argument("--secret", default="local-secret")
     parser.add_argument("--words", type=int, default=8)
     parser.add_argument("--token-s", type=float, default=0.0)
+    parser.add_argument("--weights-version", default="")
     parser.add_argument("--behaviour", type=Behaviour, choices=list(Behaviour), default=Behaviour.GOOD)
     args = parser.parse_args()
     engine = ScriptedEngine(
-        model=args.model, secret=args.secret, num_words=args.words, token_s=args.token_s, keep_bodies=False
+        model=args.model,
+        secret=args.secret,
+        num_words=args.words,
+        token_s=args.token_s,
+        keep_bodies=False,
+        weights_version=args.weights_version,
     )
     engine.behaviour = args.behaviour
     uvicorn.run(engine, host="127.0.0.1", port=args.port, access_log=False, log_level="warning", timeout_keep_alive=600)

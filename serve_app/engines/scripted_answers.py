@@ -12,10 +12,12 @@ from serve_app.engines.protocol import Endpoint
 _CREATED = 1_700_000_000
 
 
-def unary_answer(endpoint: Endpoint, model: str, body: Mapping[str, Any], words: list[str]) -> dict[str, Any]:
-    """A whole answer in the form of vLLM's own, one choice per `n` and prompt."""
+def unary_answer(
+    endpoint: Endpoint, model: str, body: Mapping[str, Any], words: list[str], *, logprob: float = -0.5
+) -> dict[str, Any]:
+    """A whole answer in the form of vLLM's own, one choice per `n` and prompt. `logprob` is of its only token."""
     text = "".join(words)
-    choices = [_unary_choice(endpoint, index, text, body) for index in range(_num_choices(body))]
+    choices = [_unary_choice(endpoint, index, text, body, logprob) for index in range(_num_choices(body))]
     return {**_head(endpoint, model, streamed=False), "choices": choices, "usage": _usage(words, len(choices))}
 
 
@@ -39,12 +41,12 @@ def _head(endpoint: Endpoint, model: str, *, streamed: bool) -> dict[str, Any]:
     return {"id": "chatcmpl-scripted" if chat else "cmpl-scripted", "object": kind, "created": _CREATED, "model": model}
 
 
-def _unary_choice(endpoint: Endpoint, index: int, text: str, body: Mapping[str, Any]) -> dict[str, Any]:
+def _unary_choice(endpoint: Endpoint, index: int, text: str, body: Mapping[str, Any], logprob: float) -> dict[str, Any]:
     choice: dict[str, Any] = {"index": index, "finish_reason": "stop", "logprobs": None}
     if endpoint is Endpoint.COMPLETION:
         return {**choice, "text": text}
     if body.get("logprobs"):
-        choice["logprobs"] = {"content": [{"token": text, "logprob": -0.5, "bytes": None, "top_logprobs": []}]}
+        choice["logprobs"] = {"content": [{"token": text, "logprob": logprob, "bytes": None, "top_logprobs": []}]}
     return {**choice, "message": {"role": "assistant", "content": text}}
 
 

@@ -58,8 +58,8 @@ class Trouble(StrEnum):
 class ReplicaCallFailed(Exception):
     """`refusal` and `serves` are the replica's own words, both None unless `trouble` is REFUSED.
 
-    `serves` None with a refusal: the replica does not know its weights. After UNREACHABLE and TIMED_OUT the step may have
-    been done or not: ask for the state.
+    `serves` None with a refusal: the replica does not know its weights. After UNREACHABLE and TIMED_OUT the step may
+    have been done or not: ask for the state.
     """
 
     def __init__(

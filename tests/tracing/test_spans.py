@@ -236,6 +236,16 @@ class TestSilence:
             load()
 
 
+class TestOperation:
+    def test_it_lies_below_the_span_of_another_process(self, exporting: Exporting, kept: Kept) -> None:
+        parent = parse_traceparent(CALLER.encode())
+        with operation(names.RELOAD_MODEL_SPAN.format("mini"), parent=parent, exporting=exporting):
+            assert current_headers()["traceparent"].startswith("00-" + "a" * 32)
+        found = kept.named("reload mini")
+        assert found.parent is not None
+        assert format_span_id(found.parent.span_id) == "b" * 16
+
+
 class TestServesSpans:
     @pytest.mark.parametrize("name", ["route_to_replica", "replica_handle_request Controller table"])
     def test_calls_between_our_deployments_begin_no_trace(self, exporting: Exporting, name: str) -> None:
