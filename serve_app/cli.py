@@ -46,6 +46,7 @@ SUBCOMMANDS: dict[str, Subcommand] = {
     "lease": Subcommand("serve_app.commands.lease", "Borrow device memory for a program outside, and give it back."),
     "config": Subcommand("serve_app.commands.config", "Check, explain and show cluster.yaml."),
     "models": Subcommand("serve_app.commands.models", "Make, list and verify models; load, unload, wake and pin them."),
+    "backup": Subcommand("serve_app.commands.backup", "Save configuration, state and weights, and bring them back."),
     "eval": Subcommand("serve_app.commands.eval", "Ask a model its test set through the live API."),
     "traces": Subcommand("serve_app.commands.traces", "Show the last traces kept on this machine."),
 }
