@@ -47,6 +47,7 @@ SUBCOMMANDS: dict[str, Subcommand] = {
     "jobs": Subcommand("serve_app.commands.jobs", "Train models and run scripts: submit, list, show, logs, cancel."),
     "config": Subcommand("serve_app.commands.config", "Check, explain and show cluster.yaml."),
     "models": Subcommand("serve_app.commands.models", "Make, list and verify models; load, unload, wake and pin them."),
+    "backup": Subcommand("serve_app.commands.backup", "Save configuration, state and weights, and bring them back."),
     "eval": Subcommand("serve_app.commands.eval", "Ask a model its test set through the live API."),
     "rollouts": Subcommand("serve_app.commands.rollouts", "Show, begin and command rollouts of new weights."),
     "traces": Subcommand("serve_app.commands.traces", "Show the last traces kept on this machine."),
