@@ -14,11 +14,11 @@ import pytest
 from placement.codec import to_json_value
 from serve_app.compare.measure import Reply, answer_loss, mean_loss, measure
 from serve_app.compare.questions import Question, has_form, questions_of
-from serve_app.compare.run_score import ScoreConfig, score_in
+from serve_app.compare.run_score import ScoreConfig, outcome_of
 from serve_app.compare.score import CheckpointScore
 from serve_app.engines.protocol import Endpoint, Stream, Unary
 from serve_app.errors import BadAnswer, CheckpointRefused
-from serve_app.jobs.messages import Result, line_of, read_line
+from serve_app.jobs.messages import Failed, Result, line_of, read_line
 from serve_app.training.checkpoints import verify_checkpoint
 from tests.serve_app.compare.builders import score
 from tests.serve_app.training.tiny import tiny_checkpoint
@@ -91,7 +91,10 @@ class TestMeasuring:
         one = score("+-")
         said = read_line(line_of(Result(value={"score": to_json_value(one)})))
         assert isinstance(said, Result)
-        assert score_in(said) == one
+        assert outcome_of(said) == one
+
+    def test_a_failed_job_says_why_the_checkpoint_has_no_score(self) -> None:
+        assert outcome_of(Failed(what="It is cut.", advice="Copy it again.")) == "It is cut. Copy it again."
 
     def test_a_job_is_configured_in_json(self) -> None:
         config = ScoreConfig.model_validate_json('{"checkpoint": "/x", "model": "m", "kv_cache_bytes": 5, "limit": 3}')
