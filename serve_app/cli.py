@@ -37,9 +37,7 @@ SUBCOMMANDS: dict[str, Subcommand] = {
     "alerts": Subcommand("serve_app.commands.alerts", "List what the watch has found, newest first."),
     "objectives": Subcommand("serve_app.commands.objectives", "Show what is promised, how well it is kept, and burn."),
     "cordon": Subcommand("serve_app.commands.cordon", "Place nothing new on a device or node; what runs there stays."),
-    "drain": Subcommand(
-        "serve_app.commands.drain", "Move everything off a device or node, and place nothing new there."
-    ),
+    "drain": Subcommand("serve_app.commands.drain", "Move all off a device or node, and place nothing new there."),
     "forget": Subcommand("serve_app.commands.forget", "Drop what is known of a device or node that was taken out."),
     "uncordon": Subcommand("serve_app.commands.uncordon", "Lift a cordon or drain."),
     "forecast": Subcommand("serve_app.commands.forecast", "Judge forecasts of device failures on recorded telemetry."),
@@ -48,6 +46,9 @@ SUBCOMMANDS: dict[str, Subcommand] = {
     "config": Subcommand("serve_app.commands.config", "Check, explain and show cluster.yaml."),
     "models": Subcommand("serve_app.commands.models", "Make, list and verify models; load, unload, wake and pin them."),
     "backup": Subcommand("serve_app.commands.backup", "Save configuration, state and weights, and bring them back."),
+    "comparisons": Subcommand("serve_app.commands.comparisons", "Show how checkpoints compare with what serves."),
+    "checkpoints": Subcommand("serve_app.commands.checkpoints", "List, archive, verify and pin checkpoints."),
+    "goals": Subcommand("serve_app.commands.goals", "Set targets for models, and see what becomes of them."),
     "eval": Subcommand("serve_app.commands.eval", "Ask a model its test set through the live API."),
     "rollouts": Subcommand("serve_app.commands.rollouts", "Show, begin and command rollouts of new weights."),
     "traces": Subcommand("serve_app.commands.traces", "Show the last traces kept on this machine."),

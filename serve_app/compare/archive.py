@@ -16,7 +16,8 @@ from typing import Annotated, Any, Final
 
 from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
 
-from serve_app.compare.care import ARCHIVE_AFTER_S, Checkpoint, Key, Why, care
+from serve_app.compare.care import Checkpoint, Key, Why, care
+from serve_app.compare.json_file import write_json
 from serve_app.errors import CheckpointRefused, HeadroomError
 from serve_app.training.checkpoints import read_manifest, step_of, verify_checkpoint
 from serve_app.training.deployed import read_deployed
@@ -129,7 +130,7 @@ def pin(home: Path, model: str, name: str, *, by: str = OPERATOR) -> None:
         raise _not_there(folder / name)
     held = dict(pins(folder))
     held[name] = tuple(sorted({*held.get(name, ()), by}))
-    _write_json(folder / PINS_NAME, {"pins": held})
+    write_json(folder / PINS_NAME, {"pins": held})
 
 
 def unpin(home: Path, model: str, name: str, *, by: str = OPERATOR) -> bool:
@@ -140,7 +141,7 @@ def unpin(home: Path, model: str, name: str, *, by: str = OPERATOR) -> bool:
     if others == held.get(name, ()):
         return False
     held = {other: holders for other, holders in held.items() if other != name} | ({name: others} if others else {})
-    _write_json(folder / PINS_NAME, {"pins": held})
+    write_json(folder / PINS_NAME, {"pins": held})
     return True
 
 
@@ -155,7 +156,7 @@ def verify_baseline(home: Path, *, now_s: float) -> tuple[Checked, ...]:
     important = [one for one in listed(home, now_s=now_s) if one.why in (Why.PINNED, Why.DEPLOYED)]
     checked = tuple(_checked(one.path, baseline.get(str(one.path.relative_to(home)))) for one in important)
     known = {str(one.path.relative_to(home)): one.weights_version for one in checked if not one.problem}
-    _write_json(path, {**baseline, **known})
+    write_json(path, {**baseline, **known})
     return checked
 
 
@@ -231,16 +232,6 @@ def _checked_name(name: str) -> str:
 
 def _not_there(path: Path) -> HeadroomError:
     return HeadroomError(f"There is no checkpoint at {path}.", advice="See `headroom checkpoints list`.")
-
-
-def _write_json(path: Path, content: Mapping[str, Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    new = path.with_name(f".{path.name}-{os.getpid()}")
-    with new.open("w", encoding="utf-8") as file:
-        file.write(json.dumps(content, indent=2, sort_keys=True) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-    new.replace(path)
 
 
 def _flush(folder: Path) -> None:

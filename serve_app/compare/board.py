@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -11,6 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from serve_app.compare.finder import Record
+from serve_app.compare.json_file import write_json
 from serve_app.compare.score import CheckpointScore
 from serve_app.compare.verdict import Outcome, Verdict, judge, ranked
 from serve_app.training.evaluate import wilson_interval
@@ -52,7 +51,8 @@ def board(
     Ranked is what was asked the same test set as what serves, or as the last one scored where nothing that serves was.
     """
     ordered = sorted(records, key=lambda record: (record.step is None, -(record.step or 0), record.path))
-    scored = [(record, scores[record.weights_version]) for record in ordered if record.weights_version in scores]
+    found = ((record, scores.get(record.weights_version or "")) for record in ordered)
+    scored = [(record, score) for record, score in found if score is not None]
     base = next((score for record, score in scored if record.path == deployed), None)
     latest = max(scored, key=lambda pair: pair[0].at_s, default=None)
     test_set = base.test_set if base else latest[1].test_set if latest else ""
@@ -92,21 +92,9 @@ def boards_json(boards: Iterable[Board], *, at_s: float) -> dict[str, Any]:
     return {"format_version": FORMAT_VERSION, "made_at": _when(at_s), "models": models}
 
 
-def write_board_file(home: Path, content: Mapping[str, Any]) -> Path:
-    """A reader sees the old or the new file, whole. Raises: OSError."""
-    folder = home / "status"
-    folder.mkdir(parents=True, exist_ok=True)
-    target, new = folder / FILE_NAME, folder / f".{FILE_NAME}-{os.getpid()}"
-    try:
-        with new.open("w", encoding="utf-8") as file:
-            file.write(json.dumps(content, indent=2) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        new.replace(target)
-    except OSError:
-        new.unlink(missing_ok=True)
-        raise
-    return target
+def write_board_file(home: Path, content: Mapping[str, Any]) -> None:
+    """Raises: OSError."""
+    write_json(home / "status" / FILE_NAME, content)
 
 
 def _line_json(line: Line) -> dict[str, Any]:

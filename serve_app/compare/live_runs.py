@@ -10,7 +10,7 @@ from typing import Final, Protocol
 
 from placement.codec import from_json_value, to_json_value
 from serve_app.compare.live_schedule import LiveRun, Regression, Schedule, failures_by_kind, is_due, regression
-from serve_app.compare.questions import Question, is_right, test_set_digest
+from serve_app.compare.questions import Question, is_right, questions_digest
 from serve_app.compare.score import CheckpointScore
 from serve_app.errors import HeadroomError
 from serve_app.logs import logger
@@ -149,7 +149,7 @@ class LiveRuns:
         run = LiveRun(
             model=model,
             weights_version=served.weights_version,
-            test_set=test_set_digest(served.questions),
+            test_set=questions_digest(served.questions),
             at_s=at_s,
             right=tuple(is_right(question, text) for question, text in zip(served.questions, texts, strict=True)),
         )

@@ -59,8 +59,8 @@ class Regression:
     def message(self) -> str:
         found = self.difference
         return (
-            f"{self.run.model} ({self.run.weights_version}) answers {self.run.accuracy:.1%} of its test set through the "
-            f"live API, {self.recorded.accuracy:.1%} when it was compared: {found.num_lost} answers lost, "
+            f"{self.run.model} ({self.run.weights_version}) answers {self.run.accuracy:.1%} of its test set through "
+            f"the live API, {self.recorded.accuracy:.1%} when it was compared: {found.num_lost} answers lost, "
             f"{found.num_won} won. Look at `headroom comparisons`, or go back with `headroom rollouts rollback`."
         )
 

@@ -18,7 +18,7 @@ from typing import Any, Final
 import orjson
 from pydantic import BaseModel, ValidationError
 
-from serve_app.compare.questions import Question, has_form, is_right, test_set_digest
+from serve_app.compare.questions import Question, has_form, is_right, questions_digest
 from serve_app.compare.score import CheckpointScore
 from serve_app.engines.ask_fingerprint import Asked, fingerprint_of
 from serve_app.engines.protocol import Endpoint, Stream
@@ -79,7 +79,7 @@ async def measure(
         format_share=sum(has_form(question, reply.text) for question, reply in pairs) / len(pairs),
         latency_s=statistics.median(reply.latency_s for reply in replies),
         fingerprint=fingerprint,
-        test_set=test_set_digest(questions),
+        test_set=questions_digest(questions),
     )
 
 
@@ -168,7 +168,10 @@ class _Answer(BaseModel):
 
     @property
     def logprobs(self) -> list[dict[int, float] | None]:
-        return [here and {token: one.logprob for token, one in here.items()} for here in self.prompt_logprobs or ()]
+        return [
+            None if here is None else {token: one.logprob for token, one in here.items()}
+            for here in self.prompt_logprobs or ()
+        ]
 
     @property
     def text(self) -> str:

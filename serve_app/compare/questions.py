@@ -77,7 +77,7 @@ def read_test_set(path: Path) -> tuple[Question, ...]:
     return tuple(_question(path, number, line) for number, line in enumerate(lines, start=1))
 
 
-def test_set_digest(questions: Sequence[Question]) -> str:
+def questions_digest(questions: Sequence[Question]) -> str:
     """First 12 hex digits of the SHA-256 over all questions in their order."""
     text = json.dumps([[one.prompt, one.answer, one.max_tokens] for one in questions])
     return hashlib.sha256(text.encode()).hexdigest()[:DIGEST_DIGITS]

@@ -50,9 +50,14 @@ class ScoreConfig(BaseModel):
     limit: Annotated[int, Field(ge=1, le=MAX_QUESTIONS)] | None = None
 
 
-def score_in(result: Result) -> CheckpointScore:
-    """The score that a job's `Result` carries. Raises: placement.errors.DecodeError if it is none."""
-    return from_json_value(CheckpointScore, result.value.get("score"), path="score")
+def outcome_of(said: Result | Failed) -> CheckpointScore | str:
+    """What the job's last word means: its score, or why this checkpoint cannot have one.
+
+    Raises: placement.errors.DecodeError if a `Result` holds no score.
+    """
+    if isinstance(said, Failed):
+        return " ".join(sentence for sentence in (said.what, said.expected, said.advice) if sentence)
+    return from_json_value(CheckpointScore, said.value.get("score"), path="score")
 
 
 def never_null_step(verified: Verified) -> int:

@@ -15,7 +15,7 @@ from opentelemetry.trace import Span, SpanContext, TraceFlags
 
 from serve_app.compare.board import Board, board, boards_json, write_board_file
 from serve_app.compare.finder import Record, Seen, State, due
-from serve_app.compare.questions import questions_of, test_set_digest
+from serve_app.compare.questions import questions_digest, questions_of
 from serve_app.compare.run_score import never_null_step
 from serve_app.compare.scan import scan
 from serve_app.compare.score import CheckpointScore
@@ -126,6 +126,11 @@ class ComparisonService:
         models = {record.model for record in self._store.records().values()}
         return tuple(self.board(model) for model in sorted(models))
 
+    async def pending(self, model: str) -> bool:
+        """Whether a checkpoint of the model waits to be looked at."""
+        seen = await asyncio.to_thread(scan, self._home)
+        return any(one.model == model for one in due(seen, self._store.records()))
+
     async def _looked_at(self, seen: Seen) -> Record:
         record = Record(model=seen.model, path=seen.path, stamp=seen.stamp, state=State.REFUSED, at_s=self._clock())
         try:
@@ -173,7 +178,7 @@ class ComparisonService:
         verified = verify_checkpoint(path)
         step = never_null_step(verified)
         questions = questions_of(path.parent, is_ours=verified.manifest is not None, limit=self._limit)
-        return _Candidate(verified=verified, step=step, test_set=test_set_digest(questions))
+        return _Candidate(verified=verified, step=step, test_set=questions_digest(questions))
 
     async def _tell_files(self) -> None:
         content = boards_json(self.boards(), at_s=self._clock())

@@ -86,9 +86,13 @@ def without_gain(goal: Goal, jobs: Sequence[GoalJob], compared: Compared, best: 
 def _gains(goal: Goal, jobs: Sequence[GoalJob], compared: Compared, best: CheckpointScore | None) -> Iterator[bool]:
     """For each job, whether the best after it is better than the best before it."""
     by_version = {score.weights_version: score for score in compared.scores}
-    bests = [*(by_version.get(job.before or "") for job in jobs), best]
-    for before, after in pairwise(bests):
-        yield after is not None and (before is None or _is_gain(goal, after, before))
+    versions = [*(job.before for job in jobs), best.weights_version if best else None]
+    for before, after in pairwise(versions):
+        if before is None:
+            yield after is not None
+        else:  # one that is gone from the ranking can prove no gain
+            old, new = by_version.get(before), by_version.get(after or "")
+            yield old is not None and new is not None and _is_gain(goal, new, old)
 
 
 def _is_gain(goal: Goal, after: CheckpointScore, before: CheckpointScore) -> bool:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Final, Protocol, assert_never
 
+from serve_app.compare.service import ComparisonService
 from serve_app.goals.decide import best_score, decide
 from serve_app.goals.goal import (
     Compared,
@@ -50,6 +51,19 @@ class Jobs(Protocol):
 
 class Comparisons(Protocol):
     async def compared(self, model: str) -> Compared: ...
+
+
+@dataclass(frozen=True, slots=True)
+class FromComparisons:
+    """What goals need to know, from the service that compares."""
+
+    service: ComparisonService
+
+    async def compared(self, model: str) -> Compared:
+        """Looks for what is pending first: a checkpoint that is scored meanwhile is then only waited for once more."""
+        pending = await self.service.pending(model)
+        scores = tuple(line.score for line in self.service.board(model).lines if line.rank and line.score)
+        return Compared(scores=scores, pending=pending)
 
 
 class GoalService:

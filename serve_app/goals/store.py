@@ -64,8 +64,8 @@ class GoalStore:
     ) -> tuple[tuple[int, GoalEntry], ...]:
         """Newest first, each with its number; None takes all."""
         rows = self._db.execute(
-            "SELECT number, goal, state, why FROM goals "
-            "WHERE (?1 IS NULL OR number < ?1) AND (?2 IS NULL OR state = ?2) AND (?3 IS NULL OR model = ?3) ORDER BY number DESC LIMIT ?4",
+            "SELECT number, goal, state, why FROM goals WHERE (?1 IS NULL OR number < ?1) "
+            "AND (?2 IS NULL OR state = ?2) AND (?3 IS NULL OR model = ?3) ORDER BY number DESC LIMIT ?4",
             (before, state, model, limit),
         ).fetchall()
         return tuple((int(number), self._entry(tuple(rest))) for number, *rest in rows)

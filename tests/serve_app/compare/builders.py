@@ -7,7 +7,7 @@ import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 
-from serve_app.compare.questions import questions_of, test_set_digest
+from serve_app.compare.questions import questions_digest, questions_of
 from serve_app.compare.run_score import never_null_step
 from serve_app.compare.score import CheckpointScore
 from serve_app.engines.fingerprint import Fingerprint
@@ -104,5 +104,5 @@ class FakeScorer:
             format_share=1.0,
             latency_s=0.03,
             fingerprint=NO_FINGERPRINT,
-            test_set=test_set_digest(questions),
+            test_set=questions_digest(questions),
         )

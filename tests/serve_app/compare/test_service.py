@@ -7,16 +7,21 @@ import json
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
+from opentelemetry.trace import format_trace_id
 
+from serve_app.cli import main
 from serve_app.compare.board import Board
 from serve_app.compare.finder import MAX_ATTEMPTS, Record, Seen, State, due
 from serve_app.compare.scan import scan
 from serve_app.compare.service import ComparisonService
 from serve_app.compare.store import ComparisonStore
+from serve_app.training.checkpoints import verify_checkpoint
 from tests.serve_app.compare.builders import FakeScorer, Home, database
 from tests.serve_app.controller.traced import traced
+from tests.serve_app.training.tiny import tiny_checkpoint
 
 
 @pytest.fixture
@@ -160,10 +165,10 @@ class TestComparisons:
         path = home.write(1)
         config = (path / "config.json").read_text()
         (path / "config.json").unlink()
+        compared = service(home, scorer, store)
         ranked: list[Board] = []
+        compared.on_ranked(ranked.append)
         for _ in range(2):
-            compared = service(home, scorer, store)
-            compared.on_ranked(ranked.append)
             await compared.turn()
         assert (len(ranked), scorer.asked) == (1, [])
         assert "config.json" in str(lines(home)[0]["reason"])
@@ -191,8 +196,11 @@ class TestComparisons:
         assert scorer.asked == ["checkpoint-1", "checkpoint-1"]
 
     async def test_a_job_that_fails_is_tried_a_bounded_number_of_times_and_a_refusal_once(self, home: Home) -> None:
-        outcomes = {"checkpoint-1": RuntimeError("the node is gone"), "checkpoint-2": "It has no tokenizer."}
-        scorer = FakeScorer(lambda path: outcomes[path.name])  # type: ignore[arg-type]
+        outcomes: dict[str, str | Exception] = {
+            "checkpoint-1": RuntimeError("the node is gone"),
+            "checkpoint-2": "It has no tokenizer.",
+        }
+        scorer = FakeScorer(lambda path: outcomes[path.name])
         home.write(1)
         home.write(2)
         compared = service(home, scorer)
@@ -252,8 +260,14 @@ class TestComparisons:
         assert compared.boards() == ()
         assert list(store.records(gone=True)) == [str(path)]
 
-    async def test_its_span_says_what_was_scored(self, home: Home) -> None:
-        home.write(1)
+    async def test_its_span_says_what_was_scored_and_which_run_made_it(self, home: Home) -> None:
+        path = home.write(1)
+        trace_id = "0af7651916cd43dd8448eb211c80319c"
+        manifest = json.loads((tiny_checkpoint() / "headroom_manifest.json").read_text())
+        files = verify_checkpoint(path).files
+        manifest |= {"traceparent": f"00-{trace_id}-b7ad6b7169203331-01", "step": 1}
+        manifest["files"] = {name: entry.model_dump() for name, entry in files.items()}
+        (path / "headroom_manifest.json").write_text(json.dumps(manifest))
         with traced() as seen:
             await ComparisonService(
                 home=home.path,
@@ -263,3 +277,14 @@ class TestComparisons:
                 exporting=seen.exporting,
             ).turn()
         assert seen.facts("compare tiny")["headroom.accuracy"] == 1.0
+        assert [format_trace_id(link.context.trace_id) for link in seen.span("compare tiny").links] == [trace_id]
+
+    async def test_the_command_shows_them_best_first_with_what_to_do(self, home: Home) -> None:
+        scorer = FakeScorer()
+        scorer.right = {"checkpoint-1": "-" * 10, "checkpoint-2": "+" * 10}
+        home.deploy(home.write(1))
+        home.write(2)
+        home.write(3, name="checkpoint-final", state={})
+        await service(home, scorer).turn()
+        shown = CliRunner().invoke(main, ["comparisons", "--home", str(home.path)]).output
+        assert shown.index("Better: roll out step 2") < shown.index("serves") < shown.index("refused: Nobody knows")

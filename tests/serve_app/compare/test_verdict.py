@@ -22,7 +22,7 @@ def two_sided_p(num_won: int, num_lost: int) -> float:
     """McNemar's exact test, by counting."""
     tried = num_won + num_lost
     tail = sum(math.comb(tried, won) for won in range(max(num_won, num_lost), tried + 1))
-    return min(1.0, 2 * tail / 2**tried)
+    return min(1.0, float(2 * tail / 2**tried))
 
 
 def changed(won: int, lost: int, same: int) -> tuple[CheckpointScore, CheckpointScore]:
@@ -33,7 +33,7 @@ def changed(won: int, lost: int, same: int) -> tuple[CheckpointScore, Checkpoint
 class TestDifference:
     @given(pairs)
     def test_the_interval_holds_what_was_seen(self, answers: list[tuple[bool, bool]]) -> None:
-        found = difference(*map(tuple, zip(*answers, strict=True)))  # type: ignore[arg-type]
+        found = difference(*map(tuple, zip(*answers, strict=True)))
         assert found.low - 1e-9 <= found.value <= found.high + 1e-9
 
     @given(pairs)

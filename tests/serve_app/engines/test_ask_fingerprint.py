@@ -28,7 +28,7 @@ class Answering:
 
 
 def said(*tokens: tuple[str, float | None]) -> dict[str, object]:
-    content = [{"token": token, "logprob": likely, "top_logprobs": []} for token, likely in tokens]
+    content = [dict[str, object](token=token, logprob=likely, top_logprobs=[]) for token, likely in tokens]
     return {"id": "x", "choices": [{"index": 0, "logprobs": {"content": content}}]}
 
 

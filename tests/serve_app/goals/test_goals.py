@@ -103,7 +103,7 @@ class TestDecision:
 
     def test_strategies_take_turns_from_the_best_checkpoint(self) -> None:
         wanted = []
-        scores, jobs = [at(1, "v0")], []
+        scores, jobs = [at(1, "v0")], list[GoalJob]()
         for number in range(5):
             wanted.append(strategy_of(jobs, Compared(scores=tuple(scores))))
             jobs.append(job(scores[-1].weights_version))
