@@ -128,7 +128,9 @@ class Course:
         """Of the newest steps; figures that are averages already are taken as they are last."""
         last = self._recent[-1] if self._recent else {}
         return {
-            name: last[name] if name.endswith("_average") else sum(one[name] for one in self._recent) / len(self._recent)
+            name: last[name]
+            if name.endswith("_average")
+            else sum(one[name] for one in self._recent) / len(self._recent)
             for name in last
         }
 
@@ -142,8 +144,9 @@ class Course:
 
     def _end(self) -> None:
         value = dict(self._pupil.finish())
-        if self._saved_at != self._pupil.num_done or self._pupil.stopped_because:
-            self._tell()
+        if self._saved_at != self._pupil.num_done:
+            if self._pupil.num_done % STEPS_PER_REPORT:
+                self._tell()
             self._save()
         self._channel.say(Result(value={**value, "stopped_because": self._pupil.stopped_because}))
 

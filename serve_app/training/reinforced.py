@@ -147,6 +147,4 @@ class Reinforced:
 
 
 def _rewards(asked: list[Task], drawn: Drawn) -> list[float]:
-    return [
-        reward(task, text, ended=ended) for task, text, ended in zip(asked, drawn.texts, drawn.ended, strict=True)
-    ]
+    return [reward(task, text, ended=ended) for task, text, ended in zip(asked, drawn.texts, drawn.ended, strict=True)]
