@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from collections.abc import Callable, Mapping
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import Final
@@ -36,10 +37,8 @@ def put_checkpoint(
             files, target = contents(step), folder / f"checkpoint-{step}"
             version = version_of(files)
             if not target.exists():
-                made = write_checkpoint(
-                    folder, dataclasses.replace(origin, step=step), fill=lambda at, files=files: _fill(at, files)
-                )
-                return made, version
+                placed = dataclasses.replace(origin, step=step)
+                return write_checkpoint(folder, placed, fill=partial(_fill, files)), version
             if _version_there(target) == version:
                 return target, version
     raise CheckpointRefused(
@@ -64,7 +63,7 @@ def _version_there(checkpoint: Path) -> str | None:
     return manifest.weights_version if manifest is not None else None
 
 
-def _fill(directory: Path, files: Mapping[str, bytes]) -> None:
+def _fill(files: Mapping[str, bytes], directory: Path) -> None:
     for name, content in files.items():
         (directory / name).parent.mkdir(parents=True, exist_ok=True)
         (directory / name).write_bytes(content)

@@ -181,8 +181,8 @@ def _state(checkpoint: Path, lineage: Lineage, orders: Orders, channel: Channel)
         channel.log(f"Goes on from {checkpoint.name}, {kept.num_done} of {orders.num_steps} steps are done.")
         return kept
     channel.log(
-        f"Goes on from {checkpoint.name} with its weights alone: {orders.state_folder} holds no state of the optimizer, "
-        f"so the result will not be the same bytes as without a break."
+        f"Goes on from {checkpoint.name} with its weights alone, not to the same bytes as without a break: "
+        f"{orders.state_folder} holds no state of the optimizer."
     )
     values = {"pupil": {}, "recent": [], "history": list(lineage.history)}
     return JobState(
