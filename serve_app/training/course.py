@@ -77,13 +77,17 @@ class Orders:
 
 
 class Course:
-    """Leads one pupil through its orders. `recent` are the metrics of the newest steps, `history` every tenth."""
+    """Leads one pupil through its orders. `recent` are the metrics of the newest steps, `history` every tenth.
+
+    The `Result` at its end has the held-out accuracy before and after; `gain` is None after a resume without state.
+    """
 
     def __init__(self, orders: Orders, pupil: Pupil, parent: Parent, channel: Channel) -> None:
         self._orders, self._pupil, self._parent, self._channel = orders, pupil, parent, channel
         self._recent: deque[dict[str, float]] = deque(maxlen=NUM_RECENT)
         self._history: list[dict[str, float]] = []
         self._saved_at: int | None = None
+        self._accuracy_before: float | None = None
         self._told_s = channel.now_s()
         self._told_tokens = 0
 
@@ -92,6 +96,7 @@ class Course:
         self._pupil.restore(state.num_done, state.tensors, state.values["pupil"])
         self._recent.extend(state.values["recent"])
         self._history = list(state.values["history"])
+        self._accuracy_before = state.values["accuracy_before"]
         self._saved_at = state.num_done
 
     def run(self) -> bool:
@@ -99,6 +104,8 @@ class Course:
 
         Raises: OSError when a checkpoint or the state cannot be written; nothing half-done is left then.
         """
+        if not self._pupil.num_done:
+            self._accuracy_before = self._tested()["test_accuracy"]
         while self._pupil.num_done < self._orders.num_steps and not self._pupil.stopped_because:
             if self._channel.told_to_stop():
                 self._pause()
@@ -148,6 +155,9 @@ class Course:
             if self._pupil.num_done % STEPS_PER_REPORT:
                 self._tell()
             self._save()
+        before, after = self._accuracy_before, self._tested()["test_accuracy"]
+        value |= {"test_accuracy_before": before, "test_accuracy": after}
+        value |= {"gain": None if before is None else after - before}
         self._channel.say(Result(value={**value, "stopped_because": self._pupil.stopped_because}))
 
     def _save(self) -> None:
@@ -182,6 +192,7 @@ class Course:
     def _write_state(self, weights: bytes) -> None:
         pupil, orders = self._pupil, self._orders
         values = {"pupil": dict(pupil.values()), "recent": list(self._recent), "history": self._history}
+        values["accuracy_before"] = self._accuracy_before
         write_job_state(
             orders.state_folder,
             JobState(

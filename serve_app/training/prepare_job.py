@@ -140,6 +140,7 @@ def _pupil(config: JobConfig, held: Parent, recipe: Recipe, version: str | None)
     data_seed = int(sha256(f"{config.seed} {version}".encode()).hexdigest()[:8], 16)
     if isinstance(config, ReinforceConfig):
         settings = ReinforceSettings(
+            num_steps=config.steps,
             learning_rate=config.learning_rate,
             entropy_weight=config.entropy_weight,
             clip_range=config.clip_range,
@@ -184,7 +185,7 @@ def _state(checkpoint: Path, lineage: Lineage, orders: Orders, channel: Channel)
         f"Goes on from {checkpoint.name} with its weights alone, not to the same bytes as without a break: "
         f"{orders.state_folder} holds no state of the optimizer."
     )
-    values = {"pupil": {}, "recent": [], "history": list(lineage.history)}
+    values = {"pupil": {}, "recent": [], "history": list(lineage.history), "accuracy_before": None}
     return JobState(
         num_done=lineage.job_step, weights_sha256=weights, config_hash=orders.config_hash, tensors={}, values=values
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import torch
 from torch import Tensor
@@ -31,13 +31,24 @@ if TYPE_CHECKING:
 PASSES: Final = 2
 """Times the policy is moved by one set of answers; from the second on the clip range matters."""
 LARGEST_GRADIENT: Final = 1.0
+LAST_RATE: Final = 0.1
 BEST: Final = "best."
+
+
+class RewardRule(Protocol):
+    """What an answer is worth, from 0 to 1; `ended` says whether the model ended it by itself."""
+
+    def __call__(self, task: Task, text: str, /, *, ended: bool) -> float: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReinforceSettings:
-    """What a weekly review compares. `num_answers` of each of `num_tasks` tasks make one update."""
+    """What a weekly review compares. `num_answers` of each of `num_tasks` tasks make one update.
 
+    The learning rate falls in a straight line to `LAST_RATE` of itself at update `num_steps`.
+    """
+
+    num_steps: int
     learning_rate: float
     entropy_weight: float
     clip_range: float
@@ -56,8 +67,9 @@ class Reinforced:
         *,
         data_seed: int,
         curriculum: Curriculum,
+        reward: RewardRule = reward,
     ) -> None:
-        self.model, self._tokenizer, self._settings = model, tokenizer, settings
+        self.model, self._tokenizer, self._settings, self._reward = model, tokenizer, settings, reward
         self._data_seed = data_seed
         self._tasks = weighted_tasks(data_seed, curriculum)
         self._optimizer = MuonWithAdamW(model.named_parameters(), weight_decay=0.0, dtype=torch.float32)
@@ -73,7 +85,8 @@ class Reinforced:
         tasks = list(islice(self._tasks, self._settings.num_tasks))
         drawn = draw_answers(self.model, self._tokenizer, tasks, num_answers=self._settings.num_answers)
         asked = [task for task in tasks for _ in range(self._settings.num_answers)]
-        rewards = _rewards(asked, drawn)
+        answers = zip(asked, drawn.texts, drawn.ended, strict=True)
+        rewards = [self._reward(task, text, ended=ended) for task, text, ended in answers]
         loss, entropy = self._learn(drawn, torch.tensor(rewards, device=drawn.ids.device))
         self.num_done += 1
         self.num_tokens += drawn.num_tokens
@@ -101,10 +114,15 @@ class Reinforced:
             loss = loss - self._settings.entropy_weight * entropy
             loss.backward()
             torch.nn.utils.clip_grad_norm_(self.model.parameters(), LARGEST_GRADIENT)
-            self._optimizer.step(learning_rate=self._settings.learning_rate)
+            self._optimizer.step(learning_rate=self._rate)
             first = first or (float(loss.item()), float(entropy.item()))
         assert first is not None, "there is at least one pass"
         return first
+
+    @property
+    def _rate(self) -> float:
+        done = self.num_done / self._settings.num_steps
+        return self._settings.learning_rate * (1 - (1 - LAST_RATE) * done)
 
     def _look(self, mean: float, entropy: float) -> None:
         self._watch = self._watch.after(reward=mean, entropy=entropy)
@@ -144,7 +162,3 @@ class Reinforced:
             "reward_average": self._watch.average,
             "reward_average_slope": slope(full),
         }
-
-
-def _rewards(asked: list[Task], drawn: Drawn) -> list[float]:
-    return [reward(task, text, ended=ended) for task, text, ended in zip(asked, drawn.texts, drawn.ended, strict=True)]
