@@ -191,7 +191,7 @@ class Course:
 
     def _write_state(self, weights: bytes) -> None:
         pupil, orders = self._pupil, self._orders
-        values = {"pupil": dict(pupil.values()), "recent": list(self._recent), "history": self._history}
+        values: dict[str, Any] = {"pupil": dict(pupil.values()), "recent": list(self._recent), "history": self._history}
         values["accuracy_before"] = self._accuracy_before
         write_job_state(
             orders.state_folder,

@@ -75,7 +75,7 @@ class ReinforceConfig(_JobConfig):
     """Kind `reinforce`: `steps` updates, each from `num_tasks` tasks answered `num_answers` times."""
 
     kind: Literal["reinforce"] = "reinforce"
-    learning_rate: Annotated[FiniteFloat, Field(gt=0, le=1)] = 1e-3
+    learning_rate: Annotated[FiniteFloat, Field(gt=0, le=1)] = 5e-4
     entropy_weight: Annotated[FiniteFloat, Field(ge=0, le=1)] = 0.003
     clip_range: Annotated[FiniteFloat, Field(gt=0, lt=1)] = 0.2
     num_tasks: Annotated[int, Field(ge=1, le=1024)] = 16

@@ -185,7 +185,7 @@ def _state(checkpoint: Path, lineage: Lineage, orders: Orders, channel: Channel)
         f"Goes on from {checkpoint.name} with its weights alone, not to the same bytes as without a break: "
         f"{orders.state_folder} holds no state of the optimizer."
     )
-    values = {"pupil": {}, "recent": [], "history": list(lineage.history), "accuracy_before": None}
+    values: dict[str, Any] = {"pupil": {}, "recent": [], "history": list(lineage.history), "accuracy_before": None}
     return JobState(
         num_done=lineage.job_step, weights_sha256=weights, config_hash=orders.config_hash, tensors={}, values=values
     )

@@ -94,7 +94,7 @@ class TestGoingOn:
     def test_the_parents_own_rows_are_not_learned_again(self, home: Path) -> None:
         """Continuing with the parent's seed gives what another seed gives: other weights than a longer first run."""
         first = run(home, steps=2).saved[-1]
-        second = run(home, steps=2, **{"from": first.weights_version}).saved[-1]
+        second = run(home, steps=2, begin=first.weights_version).saved[-1]
         assert second.metrics["loss"] != first.metrics["loss"]
 
     def test_another_curriculum_gives_other_weights(self, home: Path) -> None:
@@ -104,7 +104,7 @@ class TestGoingOn:
 
     def test_a_model_can_begin_from_nothing(self, tmp_path: Path) -> None:
         size = {"hidden_size": 32, "num_layers": 1, "intermediate_size": 64}
-        channel = run(tmp_path, model="fresh", steps=2, size=size, **{"from": "nothing"})
+        channel = run(tmp_path, model="fresh", steps=2, size=size, begin="nothing")
         made = verify_checkpoint(tmp_path / "models" / "fresh" / "checkpoint-2")
         assert made.manifest is not None
         assert made.manifest.parent is None
@@ -162,7 +162,7 @@ class TestPreemption:
 class TestAParentThatIsNoGood:
     def test_a_missing_one_is_refused(self, home: Path) -> None:
         with pytest.raises(CheckpointRefused, match="no checkpoint '0123456789ab'"):
-            run(home, **{"from": "0123456789ab"})
+            run(home, begin="0123456789ab")
 
     def test_one_of_other_sizes_is_refused(self, home: Path) -> None:
         with pytest.raises(CheckpointRefused, match="other sizes"):
@@ -170,7 +170,7 @@ class TestAParentThatIsNoGood:
 
     def test_without_a_parent_the_size_must_be_said(self, home: Path) -> None:
         with pytest.raises(ConfigRefused, match="how large"):
-            run(home, **{"from": "nothing"})
+            run(home, begin="nothing")
 
     def test_weights_that_do_not_fit_their_configuration_are_refused(self, home: Path) -> None:
         from serve_app.ops.drills_checkpoints import DrillCheckpoint, make_drill_checkpoint
@@ -178,7 +178,7 @@ class TestAParentThatIsNoGood:
         folder = home / "models" / "tiny"
         make_drill_checkpoint(DrillCheckpoint.OTHER_SHAPES, folder / "checkpoint-4", folder=folder, step=9)
         with pytest.raises(CheckpointRefused, match="do not fit"):
-            run(home, **{"from": "latest"})
+            run(home, begin="latest")
         assert sorted(path.name for path in folder.glob("checkpoint-*")) == ["checkpoint-4", "checkpoint-9"]
 
 
