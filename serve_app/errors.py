@@ -11,7 +11,8 @@
     ├── FleetUnready             9   Ray cannot give what the plan needs: a group, a warden, a share
     ├── EngineStartFailed       10   an engine did not come up, or not where it was planned
     ├── ModelNotMade            11   a default model is unknown, or could not be trained or stored
-    └── ApplyBusy               12   another change of the running cluster is under way
+    ├── ApplyBusy               12   another change of the running cluster is under way
+    └── ConfigRefused           18   a job's configuration does not say what it must
 
 Each says three things: what happened, what was expected, what to do. A bug is an assert and not in this
 tree; a refusal of the solver is a value (`placement.plan.Refusal`) and not in this tree either.
@@ -79,3 +80,7 @@ class ModelNotMade(HeadroomError):
 
 class ApplyBusy(HeadroomError):
     exit_code = 12
+
+
+class ConfigRefused(HeadroomError):
+    exit_code = 18

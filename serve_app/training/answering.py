@@ -22,13 +22,13 @@ LONGEST_ANSWER_TOKENS: Final = 12
 @torch.no_grad()
 def answer(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, tasks: Sequence[Task]) -> list[str]:
     """One text per task, in order. Prompts of one length are answered together, so nothing is padded."""
-    prompts = [_prompt(tokenizer, task) for task in tasks]
+    prompts = [prompt_ids(tokenizer, task) for task in tasks]
     by_length: defaultdict[int, list[int]] = defaultdict(list)
     for index, prompt in enumerate(prompts):
         by_length[len(prompt)].append(index)
     texts = [""] * len(tasks)
     for length, indices in by_length.items():
-        ids = torch.tensor([prompts[index] for index in indices])
+        ids = torch.tensor([prompts[index] for index in indices], device=model.device)
         made = model.generate(
             ids, attention_mask=torch.ones_like(ids), max_new_tokens=LONGEST_ANSWER_TOKENS, do_sample=False
         )
@@ -39,7 +39,8 @@ def answer(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, tasks: S
     return texts
 
 
-def _prompt(tokenizer: PreTrainedTokenizerFast, task: Task) -> list[int]:
+def prompt_ids(tokenizer: PreTrainedTokenizerFast, task: Task) -> list[int]:
+    """The question as the live API would write it."""
     messages = [{"role": "user", "content": task.prompt}]
     ids = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
     return [int(one) for one in ids]

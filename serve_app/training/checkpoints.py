@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from serve_app.errors import CheckpointRefused
 from serve_app.training.deployed import step_in_name
 from serve_app.training.file_rules import check_names, check_safe_contents, list_files
-from serve_app.training.manifest import MANIFEST_NAME, FileEntry, Manifest, digest_file, weights_version
+from serve_app.training.manifest import MANIFEST_NAME, FileEntry, Manifest, digest_file, sealed_text, weights_version
 from serve_app.training.sources import resolve_source
 from serve_app.training.weight_files import check_weight_files, weights_bytes
 
@@ -91,7 +91,11 @@ def read_manifest(directory: Path) -> Manifest | None:
     try:
         if path.stat().st_size > LARGEST_JSON_BYTES:
             raise ValueError(f"it has more than {LARGEST_JSON_BYTES} bytes")
-        return Manifest.model_validate_json(path.read_bytes())
+        raw = path.read_bytes()
+        manifest = Manifest.model_validate_json(raw)
+        if manifest.seal is not None and raw != sealed_text(manifest).encode():
+            raise ValueError("it was changed after it was written, its seal does not fit")
+        return manifest
     except ValueError as error:
         raise CheckpointRefused(
             f"{path} is not a manifest: {_first_reason(error)}.",

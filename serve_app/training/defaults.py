@@ -7,9 +7,7 @@ Imports nothing heavy until a model has to be trained.
 from __future__ import annotations
 
 import errno
-import fcntl
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -20,11 +18,10 @@ from typing import Final
 from serve_app.errors import CheckpointRefused, ModelNotMade
 from serve_app.training.checkpoints import verify_checkpoint
 from serve_app.training.deployed import latest_checkpoint, read_deployed, write_deployed
+from serve_app.training.folder_lock import locked
 from serve_app.training.recipe import Recipe
 from serve_app.training.sources import models_folder
 from serve_app.training.writer import Origin, clear_partial, write_checkpoint
-
-LOCK_NAME: Final = ".lock"
 
 DEFAULT_MODELS: Final[Mapping[str, Recipe]] = MappingProxyType(
     {
@@ -126,7 +123,7 @@ def ensure_model(
     made = None if force else whole_checkpoint(folder)
     if made is None:
         try:
-            with _locked(folder, on_wait=lambda: tell(Stage.WAITING, 0)):
+            with locked(folder, on_wait=lambda: tell(Stage.WAITING, 0)):
                 clear_partial(folder)
                 made = None if force else whole_checkpoint(folder)
                 if made is None:
@@ -178,22 +175,6 @@ def _make(recipe: Recipe, folder: Path, tell: Callable[..., None], traceparent: 
     return write_checkpoint(
         folder, origin, fill=lambda directory: write_files(directory, recipe, trained, tokenizer, tested)
     )
-
-
-@contextmanager
-def _locked(folder: Path, *, on_wait: Callable[[], None]) -> Iterator[None]:
-    """Holds the folder's lock, which the kernel frees when its holder dies.
-
-    Raises: OSError if the folder cannot be made or locked.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / LOCK_NAME).open("a") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            on_wait()
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
 
 
 def _not_written(recipe: Recipe, folder: Path, error: OSError) -> ModelNotMade:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from safetensors.torch import save
 
+from serve_app.training.checkpoints import TRAINER_STATE_NAME
 from serve_app.training.evaluate import Evaluation
 from serve_app.training.recipe import Recipe
 from serve_app.training.trainer import Trained
@@ -20,6 +21,7 @@ from serve_app.training.trainer import Trained
 if TYPE_CHECKING:
     from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
+WEIGHTS_NAME = "model.safetensors"
 TIED_WEIGHT = "lm_head.weight"
 """The same tensor as the embeddings; loaders tie it again because config.json says so."""
 
@@ -32,21 +34,27 @@ def write_files(
     Raises: OSError.
     """
     files = {
-        "model.safetensors": _weights(trained.model),
-        "config.json": trained.model.config.to_json_string(use_diff=False).encode(),
-        "generation_config.json": trained.model.generation_config.to_json_string().encode(),
-        "tokenizer.json": tokenizer.backend_tokenizer.to_str(pretty=True).encode(),
-        "tokenizer_config.json": _json(_tokenizer_config(tokenizer)),
-        "chat_template.jinja": str(tokenizer.chat_template).encode(),
-        "trainer_state.json": _json(trainer_state(recipe, trained, tested)),
+        WEIGHTS_NAME: weights_of(trained.model),
+        **model_files(trained.model, tokenizer),
+        TRAINER_STATE_NAME: json_bytes(trainer_state(recipe, trained, tested)),
     }
     for name, content in files.items():
         (directory / name).write_bytes(content)
 
 
+def model_files(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast) -> dict[str, bytes]:
+    """What stays the same through all training: configuration, tokenizer and chat template."""
+    return {
+        "config.json": model.config.to_json_string(use_diff=False).encode(),
+        "generation_config.json": model.generation_config.to_json_string().encode(),
+        "tokenizer.json": tokenizer.backend_tokenizer.to_str(pretty=True).encode(),
+        "tokenizer_config.json": json_bytes(_tokenizer_config(tokenizer)),
+        "chat_template.jinja": str(tokenizer.chat_template).encode(),
+    }
+
+
 def trainer_state(recipe: Recipe, trained: Trained, tested: Evaluation) -> Mapping[str, Any]:
     """The trainer's own account, with the names Hugging Face's trainer uses where it has them."""
-    by_kind = {f"test_accuracy_{kind}": score.accuracy for kind, score in tested.by_kind.items()}
     return {
         "global_step": recipe.num_steps,
         "max_steps": recipe.num_steps,
@@ -56,14 +64,19 @@ def trainer_state(recipe: Recipe, trained: Trained, tested: Evaluation) -> Mappi
             {"step": report.step, "loss": round(report.loss, 6), "learning_rate": report.learning_rate}
             for report in trained.reports
         ],
-        "metrics": {"test_accuracy": tested.total.accuracy, "test_tasks": tested.total.num_asked, **by_kind},
+        "metrics": test_metrics(tested),
         "seed": recipe.seed,
         "config_hash": recipe.config_hash,
     }
 
 
-def _weights(model: LlamaForCausalLM) -> bytes:
-    tensors = {name: tensor.contiguous() for name, tensor in model.state_dict().items() if name != TIED_WEIGHT}
+def test_metrics(tested: Evaluation) -> dict[str, float]:
+    by_kind = {f"test_accuracy_{kind}": score.accuracy for kind, score in tested.by_kind.items()}
+    return {"test_accuracy": tested.total.accuracy, "test_tasks": tested.total.num_asked, **by_kind}
+
+
+def weights_of(model: LlamaForCausalLM) -> bytes:
+    tensors = {name: tensor.cpu().contiguous() for name, tensor in model.state_dict().items() if name != TIED_WEIGHT}
     return bytes(save(tensors, metadata={"format": "pt"}))
 
 
@@ -79,5 +92,5 @@ def _tokenizer_config(tokenizer: PreTrainedTokenizerFast) -> Mapping[str, Any]:
     }
 
 
-def _json(content: Mapping[str, Any]) -> bytes:
+def json_bytes(content: Mapping[str, Any]) -> bytes:
     return (json.dumps(content, indent=2) + "\n").encode()

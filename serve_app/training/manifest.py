@@ -36,6 +36,7 @@ class Manifest(BaseModel):
 
     `created_at` and `traceparent` differ between runs; everything `weights_version` covers does not.
     `parent` is the weights version training began from, None when it began from nothing.
+    `seal` is the SHA-256 of the manifest's own text without it; None in manifests from before there was one.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -50,10 +51,18 @@ class Manifest(BaseModel):
     seed: int
     traceparent: str | None
     created_at: datetime
+    seal: Digest | None = None
 
     @property
     def weights_version(self) -> str:
         return weights_version(self.files)
+
+
+def sealed_text(manifest: Manifest) -> str:
+    """The one text a sealed manifest has: a file with any other byte was changed after it was written."""
+    bare = manifest.model_copy(update={"seal": None})
+    seal = hashlib.sha256(bare.model_dump_json(indent=2).encode()).hexdigest()
+    return manifest.model_copy(update={"seal": seal}).model_dump_json(indent=2)
 
 
 def weights_version(files: Mapping[str, FileEntry]) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 import torch
@@ -35,7 +35,10 @@ class MuonWithAdamW:
             else:
                 rest.append(parameter)
         self._stacks = tuple(tuple(stack) for stack in matrices.values())
-        self._momenta = tuple(torch.zeros((len(stack), *stack[0].shape)) for stack in self._stacks)
+        self._momenta = tuple(
+            torch.zeros((len(stack), *stack[0].shape), device=stack[0].device) for stack in self._stacks
+        )
+        self._rest = tuple(rest)
         self._adam = torch.optim.AdamW(rest, lr=0.0, betas=ADAM_BETAS, weight_decay=0.0)
         self._weight_decay, self._dtype = weight_decay, dtype
 
@@ -54,6 +57,28 @@ class MuonWithAdamW:
             for parameter, change in zip(stack, update, strict=True):
                 parameter.mul_(1 - learning_rate * self._weight_decay).sub_(change, alpha=scale)
                 parameter.grad = None
+
+    def tensors(self) -> dict[str, Tensor]:
+        """All it remembers from step to step, by name; empty entries before the first step are left out."""
+        kept = {f"muon.{index}": momentum for index, momentum in enumerate(self._momenta)}
+        for index, parameter in enumerate(self._rest):
+            kept |= {f"adam.{index}.{name}": tensor for name, tensor in self._adam.state[parameter].items()}
+        return kept
+
+    @torch.no_grad()
+    def restore(self, kept: Mapping[str, Tensor]) -> None:
+        """Goes on from what `tensors` gave for a model of the same shapes.
+
+        Raises: KeyError or RuntimeError if they are of another model.
+        """
+        for index, momentum in enumerate(self._momenta):
+            momentum.copy_(kept[f"muon.{index}"])
+        for index, parameter in enumerate(self._rest):
+            names = ("step", "exp_avg", "exp_avg_sq")
+            state = {name: kept[f"adam.{index}.{name}"].clone() for name in names}
+            self._adam.state[parameter] = {
+                name: tensor if name == "step" else tensor.to(parameter.device) for name, tensor in state.items()
+            }
 
 
 def orthogonal(matrices: Tensor, *, dtype: torch.dtype) -> Tensor:

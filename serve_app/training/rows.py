@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from random import Random
 from typing import TYPE_CHECKING, Final
 
-from serve_app.training.tasks import Task, draw_word, training_tasks
+from serve_app.training.curriculum import EVEN, Curriculum, weighted_tasks
+from serve_app.training.tasks import Task, draw_word
 from serve_app.training.tokenizer import ASSISTANT, BEGIN, END, PAD, SYSTEM, USER, special_ids
 
 if TYPE_CHECKING:
@@ -50,12 +51,14 @@ class _Turn:
         return len(self.question) + len(self.answer)
 
 
-def rows(tokenizer: PreTrainedTokenizerFast, *, seed: int, num_tokens: int) -> Iterator[Row]:
-    """Rows of `num_tokens` tokens, without end; the same for the same seed."""
+def rows(
+    tokenizer: PreTrainedTokenizerFast, *, seed: int, num_tokens: int, curriculum: Curriculum = EVEN
+) -> Iterator[Row]:
+    """Rows of `num_tokens` tokens, without end; the same for the same seed and curriculum."""
     rng = Random(f"rows {seed}")
     begin = special_ids(tokenizer)[BEGIN]
     openings = [(begin, *system) for system in _system_messages(tokenizer, rng)]
-    turns = _turns(tokenizer, training_tasks(seed))
+    turns = _turns(tokenizer, weighted_tasks(seed, curriculum))
     packer = _Packer(num_tokens, pad=special_ids(tokenizer)[PAD])
     for turn in turns:
         if packer.is_empty or rng.random() >= SAME_CONVERSATION:

@@ -86,6 +86,11 @@ def is_held_out(subject: str) -> bool:
     return hashlib.sha256(subject.encode()).digest()[0] < HELD_OUT_SHARE
 
 
+def difficulty(task: Task) -> int:
+    """How long what it asks about is: letters of the word, or digits of the numbers together."""
+    return sum(len(part) for part in task.subject.split()[1:])
+
+
 def training_tasks(seed: int) -> Iterator[Task]:
     """Tasks to learn from, without end; the same for the same seed."""
     rng = Random(f"train {seed}")

@@ -7,19 +7,15 @@ Imports torch and transformers: keep it out of the import of commands.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import islice
 from typing import TYPE_CHECKING, Final
 
 import torch
-from torch import Tensor
-from torch.nn import functional
 
-from serve_app.training.muon import MuonWithAdamW
+from serve_app.training.learner import Learner
 from serve_app.training.recipe import Recipe
-from serve_app.training.rows import IGNORED, Row, rows
 from serve_app.training.tokenizer import BEGIN, END, MAX_POSITIONS, PAD, special_ids
 
 if TYPE_CHECKING:
@@ -47,29 +43,16 @@ class Trained:
 def train(recipe: Recipe, tokenizer: PreTrainedTokenizerFast, *, on_report: Callable[[Report], None]) -> Trained:
     """Runs all steps of `recipe`; `on_report` is called every `STEPS_PER_REPORT` steps and after the last."""
     with repeatable(recipe):
-        model = new_model(recipe, tokenizer).train()
-        fast = recipe.bfloat16 and computes_bfloat16()
-        optimizer = MuonWithAdamW(
-            model.named_parameters(),
-            weight_decay=recipe.weight_decay,
-            dtype=torch.bfloat16 if fast else torch.float32,
-        )
-        source = rows(tokenizer, seed=recipe.seed, num_tokens=recipe.row_tokens)
+        learner = Learner(new_model(recipe, tokenizer), tokenizer, recipe, data_seed=recipe.seed)
         reports: list[Report] = []
         losses: list[float] = []
         for step in range(1, recipe.num_steps + 1):
-            rate = learning_rate(recipe, step)
-            with torch.autocast("cpu", dtype=torch.bfloat16, enabled=fast):
-                loss = _loss(model, list(islice(source, recipe.rows_per_step)))
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.largest_gradient)
-            optimizer.step(learning_rate=rate)
-            losses.append(loss.item())
+            losses.append(learner.step())
             if step % STEPS_PER_REPORT == 0 or step == recipe.num_steps:
-                reports.append(Report(step=step, loss=sum(losses) / len(losses), learning_rate=rate))
+                reports.append(Report(step=step, loss=sum(losses) / len(losses), learning_rate=learner.rate))
                 losses.clear()
                 on_report(reports[-1])
-        return Trained(model=model.eval(), reports=tuple(reports))
+        return Trained(model=learner.model.eval(), reports=tuple(reports))
 
 
 def new_model(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
@@ -110,39 +93,6 @@ def _begin(model: LlamaForCausalLM, recipe: Recipe) -> None:
             parameter.normal_(std=recipe.embedding_std)
         elif parameter.ndim == 2:
             parameter.normal_(std=recipe.matrix_scale / math.sqrt(parameter.shape[1]))
-
-
-def learning_rate(recipe: Recipe, step: int) -> float:
-    """The rate of step 1, 2, …: a straight rise, then a cosine down to `last_rate` of the peak."""
-    rise = recipe.warm_up * recipe.num_steps
-    if step <= rise:
-        return recipe.learning_rate * step / rise
-    done = (step - rise) / max(1.0, recipe.num_steps - rise)
-    return recipe.learning_rate * (recipe.last_rate + (1 - recipe.last_rate) * 0.5 * (1 + math.cos(math.pi * done)))
-
-
-def computes_bfloat16() -> bool:
-    """Whether this machine multiplies bfloat16 natively; elsewhere that is slower than float32."""
-    return bool(torch.cpu._is_avx512_bf16_supported())
-
-
-def _loss(model: LlamaForCausalLM, batch: Sequence[Row]) -> Tensor:
-    """Cross entropy over the answers' tokens only; the output layer runs on those alone."""
-    ids = torch.tensor([row.ids for row in batch])
-    labels = torch.tensor([row.labels for row in batch])[:, 1:]
-    hidden = model.model(input_ids=ids, attention_mask=_may_see(batch), use_cache=False).last_hidden_state[:, :-1]
-    learned = labels != IGNORED
-    return functional.cross_entropy(model.lm_head(hidden[learned]).float(), labels[learned])
-
-
-def _may_see(batch: Sequence[Row]) -> Tensor:
-    """True where a token may look: at itself and backwards, inside its own conversation.
-
-    Shape: (rows, 1, tokens, tokens).
-    """
-    segments = torch.tensor([row.segments for row in batch])
-    same = segments[:, :, None] == segments[:, None, :]
-    return torch.tril(same)[:, None]
 
 
 @contextmanager

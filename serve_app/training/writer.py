@@ -14,7 +14,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Final
 
-from serve_app.training.manifest import FORMAT_VERSION, MANIFEST_NAME, Manifest, digest_file, file_name
+from serve_app.training.manifest import FORMAT_VERSION, MANIFEST_NAME, Manifest, digest_file, file_name, sealed_text
 
 PARTIAL_PREFIX: Final = ".partial-"
 REPLACED_PREFIX: Final = ".replaced-"
@@ -88,7 +88,7 @@ def _write_manifest(directory: Path, origin: Origin) -> None:
         traceparent=origin.traceparent,
         created_at=origin.created_at,
     )
-    (directory / MANIFEST_NAME).write_text(manifest.model_dump_json(indent=2))
+    (directory / MANIFEST_NAME).write_text(sealed_text(manifest))
 
 
 def _put_in_place(partial: Path, target: Path) -> None:

@@ -8,10 +8,11 @@ import pytest
 import torch
 
 from serve_app.training.defaults import ensure_model
+from serve_app.training.learner import learning_rate
 from serve_app.training.muon import orthogonal
 from serve_app.training.tasks import INSTRUCTION_WORDS
 from serve_app.training.tokenizer import build_tokenizer
-from serve_app.training.trainer import Report, learning_rate, new_model, train
+from serve_app.training.trainer import Report, new_model, train
 from tests.serve_app.training.tiny import TINY, ignore, tiny_checkpoint
 
 
