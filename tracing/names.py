@@ -482,6 +482,16 @@ NUMA_LOCAL_RATIO = Gauge(
     help="Replicas over several devices that lie within one NUMA node, of all of them; no series where there are none.",
     labels=(),
 )
+SCALING_DECISIONS = Counter(
+    name="headroom_scaling_decisions_total",
+    help="Changes of a count that were wanted, by what became of them; applied ones include those by hand.",
+    labels=("target", "direction", "outcome"),
+    known=(
+        ("target", ("gateway", "trainers")),
+        ("direction", ("up", "down")),
+        ("outcome", ("applied", "blocked_by_headroom", "cooling_down", "at_limit", "failed")),
+    ),
+)
 BUILD_INFO = Gauge(name="headroom_build_info", help="1; version of the product.", labels=("version",))
 TRACE_SPANS_DROPPED = Counter(
     name="headroom_trace_spans_dropped_total",
