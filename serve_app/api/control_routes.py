@@ -50,6 +50,7 @@ CONTROL_ROUTES: Final = (
     ControlRoute("/admin/drain", ("POST",)),
     ControlRoute("/admin/uncordon", ("POST",)),
     ControlRoute("/admin/forget", ("POST",)),
+    ControlRoute("/admin/scaling", ("GET", "POST")),
 )
 
 

@@ -8,6 +8,7 @@ from math import ceil
 from pathlib import Path
 
 from serve_app.config.convert_health import health_settings, maintenance_settings, objectives_settings
+from serve_app.config.convert_scaling import scaling_settings
 from serve_app.config.schema import (
     ClusterArgs,
     GatewaySection,
@@ -50,6 +51,7 @@ def convert(args: ClusterArgs, *, base_dir: Path, environment: Mapping[str, str]
         health=health_settings(args.health, lambda text: _absolute(text, base_dir)),
         maintenance=maintenance_settings(args.maintenance),
         objectives=objectives_settings(args.objectives),
+        scaling=scaling_settings(args.scaling),
         storage=_storage(args.storage, base_dir, environment),
     )
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from serve_app.config.health_crosschecks import health_findings
 from serve_app.config.problems import Finding, Location, Problem, did_you_mean, path_text, value_text
+from serve_app.config.scaling_crosschecks import scaling_findings
 from serve_app.config.schema import ModelSection
 from serve_app.config.yaml_source import Document
 
@@ -20,6 +21,7 @@ def cross_problems(args: Mapping[str, Any], document: Document, prefix: Location
         *_candidates(models, modes),
         *_lengths(models, modes),
         *health_findings(args),
+        *scaling_findings(args, tuple(model for _, model, _ in models)),
     )
     return [
         Problem(

@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from serve_app.config.health_schema import HealthSection, MaintenanceSection, ObjectivesSection
+from serve_app.config.scaling_schema import ScalingSection
 from serve_app.config.schema_types import DeviceType, FilePath, Name, RedisUrl, SizeRange, Source
 from serve_app.config.section import Section
 
@@ -176,5 +177,9 @@ class ClusterArgs(Section):
     )
     objectives: ObjectivesSection = Field(
         default_factory=ObjectivesSection, description="What is promised; how fast it is being missed is told as burn."
+    )
+    scaling: ScalingSection = Field(
+        default_factory=ScalingSection,
+        description="How many of each there are: by load, between limits, and never into the headroom.",
     )
     storage: StorageSection = Field(default_factory=StorageSection, description="Files.")

@@ -12,6 +12,7 @@ from pathlib import Path
 from placement.health_rules import Severity
 from placement.health_state import HealthPolicy
 from placement.objectives import ALERT_RESPONSE_TIME, AVAILABILITY, JOB_COMPLETION_TIME, Objective
+from serve_app.scaling.rules import ScalingSettings
 
 
 class DeviceChoice(StrEnum):
@@ -181,3 +182,4 @@ class Settings:
     health: HealthSettings = field(default_factory=HealthSettings)
     maintenance: MaintenanceSettings = field(default_factory=MaintenanceSettings)
     objectives: ObjectivesSettings = field(default_factory=ObjectivesSettings)
+    scaling: ScalingSettings = field(default_factory=ScalingSettings)

@@ -26,7 +26,7 @@ class Signal(StrEnum):
     """Ratios are 0 to 1; times are p95 in seconds."""
 
     CPU = "cpu"
-    OVERHEAD_P95_S = "overhead_p95_s"
+    OVERHEAD_S = "overhead_s"
     """Time a request spends outside the engines."""
     QUEUE = "queue"
     """Requests of the model that wait for an engine."""
@@ -34,7 +34,7 @@ class Signal(StrEnum):
     """Of the devices that the model runs on."""
     QUEUED_JOBS = "queued_jobs"
     MEMORY = "memory"
-    TTFT_P95_S = "ttft_p95_s"
+    FIRST_TOKEN_S = "first_token_s"  # noqa: S105  # a signal's name, no password
 
 
 class Direction(StrEnum):
@@ -116,14 +116,14 @@ class Schedule:
 
 GATEWAY_BANDS: Final = (
     Band(signal=Signal.CPU, up=0.70, up_hold_s=180, down=0.30, down_hold_s=600),
-    Band(signal=Signal.OVERHEAD_P95_S, up=2.0, up_hold_s=300, down=0.5, down_hold_s=900),
+    Band(signal=Signal.OVERHEAD_S, up=2.0, up_hold_s=300, down=0.5, down_hold_s=900),
     Band(signal=Signal.MEMORY),
 )
 ENGINE_BANDS: Final = (
     Band(signal=Signal.QUEUE, up=50, up_hold_s=120, down=10, down_hold_s=900),
     Band(signal=Signal.COMPUTE, up=0.85, up_hold_s=300, down=0.40, down_hold_s=1200),
     Band(signal=Signal.MEMORY),
-    Band(signal=Signal.TTFT_P95_S),
+    Band(signal=Signal.FIRST_TOKEN_S),
 )
 TRAINER_BANDS: Final = (Band(signal=Signal.QUEUED_JOBS, up=20, up_hold_s=600, down=5, down_hold_s=1800),)
 """Source of all three: specification, row B10. Memory and time to first token are optional: no bounds of their own."""

@@ -17,6 +17,14 @@ from pydantic.fields import FieldInfo
 
 from serve_app.config.health_schema import HealthSection, MaintenanceSection, ObjectivesSection, WithinSection
 from serve_app.config.load import load_cluster
+from serve_app.config.scaling_schema import (
+    BandSection,
+    EngineScaling,
+    GatewayScaling,
+    LimitsSection,
+    ScalingSection,
+    TrainerScaling,
+)
 from serve_app.config.schema import (
     CacheSection,
     ClusterArgs,
@@ -51,6 +59,12 @@ SECTIONS: list[tuple[type[BaseModel], tuple[str | int, ...]]] = [
     (MaintenanceSection, ("maintenance",)),
     (ObjectivesSection, ("objectives",)),
     (WithinSection, ("objectives", "job_completion_time")),
+    (ScalingSection, ("scaling",)),
+    (GatewayScaling, ("scaling", "gateway")),
+    (LimitsSection, ("scaling", "gateway", "limits")),
+    (BandSection, ("scaling", "gateway", "cpu")),
+    (EngineScaling, ("scaling", "engines")),
+    (TrainerScaling, ("scaling", "trainers")),
     (StorageSection, ("storage",)),
 ]
 FIELDS = [(section, place, name) for section, place in SECTIONS for name in section.model_fields]
