@@ -7,6 +7,7 @@ from decimal import Decimal
 from math import ceil
 from pathlib import Path
 
+from serve_app.config.access_schema import AccessSection
 from serve_app.config.convert_health import health_settings, maintenance_settings, objectives_settings
 from serve_app.config.convert_scaling import scaling_settings
 from serve_app.config.schema import (
@@ -18,6 +19,7 @@ from serve_app.config.schema import (
     StorageSection,
 )
 from serve_app.config.settings import (
+    AccessSettings,
     CacheSettings,
     DeviceChoice,
     FleetSettings,
@@ -52,6 +54,7 @@ def convert(args: ClusterArgs, *, base_dir: Path, environment: Mapping[str, str]
         maintenance=maintenance_settings(args.maintenance),
         objectives=objectives_settings(args.objectives),
         scaling=scaling_settings(args.scaling),
+        access=_access(args.access, base_dir),
         storage=_storage(args.storage, base_dir, environment),
     )
 
@@ -104,6 +107,14 @@ def _gateway(section: GatewaySection) -> GatewaySettings:
         first_token_timeout_s=section.first_token_timeout_s,
         between_tokens_timeout_s=section.between_tokens_timeout_s,
         wake_timeout_s=section.wake_timeout_s,
+    )
+
+
+def _access(section: AccessSection, base_dir: Path) -> AccessSettings:
+    files = (section.certificate_file, section.key_file)
+    certificate_file, key_file = (None if file is None else _absolute(file, base_dir) for file in files)
+    return AccessSettings(
+        certificate_file=certificate_file, key_file=key_file, encrypted_elsewhere=section.encrypted_elsewhere
     )
 
 

@@ -21,6 +21,7 @@ def cross_problems(args: Mapping[str, Any], document: Document, prefix: Location
         *_candidates(models, modes),
         *_lengths(models, modes),
         *health_findings(args),
+        *_certificate(args.get("access")),
         *scaling_findings(args, tuple(model for _, model, _ in models)),
     )
     return [
@@ -99,6 +100,13 @@ def _lengths(
             bound = ", ".join(f"{name} {limits[name]}" for name in tight)
             location: Location = ("modes", mode, "sampling", "max_tokens")
             yield location, f"is {asked}", f"less than max_model_len of its candidates ({bound})", ""
+
+
+def _certificate(access: object) -> Iterator[Finding]:
+    keys = access if isinstance(access, Mapping) else {}
+    missing = [name for name in ("certificate_file", "key_file") if keys.get(name) is None]
+    if len(missing) == 1:
+        yield ("access",), f"has no {missing[0]}", "both certificate_file and key_file, or neither", ""
 
 
 def _is_int(value: object) -> bool:

@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from serve_app.config.access_schema import AccessSection
 from serve_app.config.health_schema import HealthSection, MaintenanceSection, ObjectivesSection
 from serve_app.config.scaling_schema import ScalingSection
 from serve_app.config.schema_types import DeviceType, FilePath, Name, RedisUrl, SizeRange, Source
@@ -181,5 +182,9 @@ class ClusterArgs(Section):
     scaling: ScalingSection = Field(
         default_factory=ScalingSection,
         description="How many of each there are: by load, between limits, and never into the headroom.",
+    )
+    access: AccessSection = Field(
+        default_factory=AccessSection,
+        description="Who may call; keys are made by `headroom keys`, and without any only loopback is served.",
     )
     storage: StorageSection = Field(default_factory=StorageSection, description="Files.")

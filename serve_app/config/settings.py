@@ -162,6 +162,19 @@ class ObjectivesSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AccessSettings:
+    """Both files or neither: HTTP and gRPC are encrypted where they are given."""
+
+    certificate_file: Path | None = None
+    key_file: Path | None = None
+    encrypted_elsewhere: bool = False
+
+    @property
+    def is_encrypted(self) -> bool:
+        return self.encrypted_elsewhere or self.certificate_file is not None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StorageSettings:
     home: Path
     """Models, state and trace files; `HEADROOM_HOME` or `~/.headroom`."""
@@ -183,3 +196,4 @@ class Settings:
     maintenance: MaintenanceSettings = field(default_factory=MaintenanceSettings)
     objectives: ObjectivesSettings = field(default_factory=ObjectivesSettings)
     scaling: ScalingSettings = field(default_factory=ScalingSettings)
+    access: AccessSettings = field(default_factory=AccessSettings)

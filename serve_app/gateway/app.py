@@ -26,7 +26,7 @@ from serve_app.gateway.control import ControlPlane
 from serve_app.gateway.inference import Inference
 from serve_app.gateway.loads import Loads, RetryBudget
 from serve_app.gateway.meters import Meters
-from serve_app.gateway.pages import Page, Pages
+from serve_app.gateway.pages import MODEL_ROUTE, Page, Pages
 from serve_app.gateway.peers import Peers
 from serve_app.gateway.redis_store import RedisStore
 from serve_app.gateway.routing_table import RoutingTable
@@ -121,6 +121,11 @@ class Gateway:
         self._pages.update(self._catalog, table.peers, self._settings)
         self._peers.update(table.internal_secret)
         self._pool.keep_only({address_of(url) for url in _urls(table)})
+
+    @property
+    def paths(self) -> frozenset[str]:
+        """Templates of all routes."""
+        return self._pages.paths | _HOT.keys() | {MODEL_ROUTE}
 
     @property
     def catalog(self) -> Catalog:

@@ -15,6 +15,7 @@ import yaml
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from serve_app.config.access_schema import AccessSection
 from serve_app.config.health_schema import HealthSection, MaintenanceSection, ObjectivesSection, WithinSection
 from serve_app.config.load import load_cluster
 from serve_app.config.scaling_schema import (
@@ -65,6 +66,7 @@ SECTIONS: list[tuple[type[BaseModel], tuple[str | int, ...]]] = [
     (BandSection, ("scaling", "gateway", "cpu")),
     (EngineScaling, ("scaling", "engines")),
     (TrainerScaling, ("scaling", "trainers")),
+    (AccessSection, ("access",)),
     (StorageSection, ("storage",)),
 ]
 FIELDS = [(section, place, name) for section, place in SECTIONS for name in section.model_fields]

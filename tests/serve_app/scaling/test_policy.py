@@ -24,7 +24,7 @@ from serve_app.scaling.rules import (
     Target,
     target_named,
 )
-from tests.serve_app.scaling.feeding import GATEWAY, MINI, ROOM, TRAINERS, Feed, measured, sample
+from tests.serve_app.scaling.feeding import GATEWAY, MINI, ROOM, STEP_S, TRAINERS, Feed, measured, sample
 
 MINUTE = 60.0
 
@@ -141,12 +141,11 @@ class TestHolds:
         assert feed.see(sample(MINI, queue=60)) == []
 
     def test_start_anew_after_a_change(self) -> None:
-        feed = Feed()
+        feed = Feed(policy=ScalingPolicy(replace(ROOM, cooldown_s=0.0)))
         feed.hold(sample(MINI, queue=60), 120)
-        settled_s = feed.now_s
-        feed.hold(sample(MINI, 3, queue=60), 1000)
-        assert feed.moves()[:2] == [(2, 3), (3, 4)]
-        assert settled_s == 1120
+        assert feed.hold(sample(MINI, 3, queue=60), 119) == []
+        feed.wait(STEP_S)
+        assert feed.see(sample(MINI, 3, queue=60))[0].to_replicas == 4
 
     def test_are_forgotten_with_a_target_that_is_gone(self) -> None:
         feed = Feed()
