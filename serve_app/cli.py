@@ -45,6 +45,7 @@ SUBCOMMANDS: dict[str, Subcommand] = {
     "forecast": Subcommand("serve_app.commands.forecast", "Judge forecasts of device failures on recorded telemetry."),
     "lease": Subcommand("serve_app.commands.lease", "Borrow device memory for a program outside, and give it back."),
     "keys": Subcommand("serve_app.commands.keys", "Make, list, show and revoke the keys of callers."),
+    "cache": Subcommand("serve_app.commands.cache", "Replay recorded traffic at other cache times, or pin one."),
     "scale": Subcommand("serve_app.commands.scale", "Show how many of each there are and why, or set one by hand."),
     "config": Subcommand("serve_app.commands.config", "Check, explain and show cluster.yaml."),
     "models": Subcommand("serve_app.commands.models", "Make, list and verify models; load, unload, wake and pin them."),

@@ -53,6 +53,7 @@ CONTROL_ROUTES: Final = (
     ControlRoute("/admin/uncordon", ("POST",)),
     ControlRoute("/admin/forget", ("POST",)),
     ControlRoute("/admin/scaling", ("GET", "POST")),
+    ControlRoute("/admin/cache/ttl", ("POST",)),
     ControlRoute("/admin/keys", ("GET", "POST")),
     ControlRoute("/admin/keys/{id}", ("GET", "DELETE")),
 )

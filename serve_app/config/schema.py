@@ -15,6 +15,7 @@ from serve_app.config.health_schema import HealthSection, MaintenanceSection, Ob
 from serve_app.config.scaling_schema import ScalingSection
 from serve_app.config.schema_types import DeviceType, FilePath, Name, RedisUrl, SizeRange, Source
 from serve_app.config.section import Section
+from serve_app.config.settings import MAX_CACHE_TTL_S
 
 MAX_MODELS = 1000
 """Models of one file; far above what one fleet serves, and low enough that planning them takes seconds."""
@@ -98,7 +99,13 @@ class ModeSection(Section):
         5.0, gt=0.0, le=3600.0, description="Time within which 95 % of requests should be answered, in seconds."
     )
     cache_ttl_s: float = Field(
-        300.0, ge=0.0, le=2_592_000.0, description="How long an answer may be given again, in seconds; 0 never."
+        300.0, ge=0.0, le=MAX_CACHE_TTL_S, description="How long an answer may be given again, in seconds; 0 never."
+    )
+    hit_rate_target: float | None = Field(
+        None,
+        gt=0.0,
+        lt=1.0,
+        description="Part of look-ups that should hit; below it cache_ttl_s doubles, daily, up to 1200 s; null never.",
     )
 
 
@@ -108,6 +115,13 @@ class CacheSection(Section):
     )
     redis_url: RedisUrl | None = Field(
         None, description="Redis that all gateway replicas share; null keeps answers in the gateways themselves."
+    )
+    record_file: FilePath | None = Field(
+        None,
+        description="Look-ups (time, mode, salted hash, size) for `headroom cache simulate`; null records none.",
+    )
+    record_max_bytes: Annotated[int, SizeRange(2**10, 2**34)] = Field(
+        64 * 2**20, description="Size at which each gateway replica stops recording."
     )
 
 

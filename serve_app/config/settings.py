@@ -69,6 +69,19 @@ class SamplingDefaults:
     max_tokens: int | None
 
 
+MAX_CACHE_TTL_S = 2_592_000.0
+"""Thirty days."""
+
+
+class TtlSource(StrEnum):
+    """Who says how long a mode's answers live."""
+
+    CONFIGURED = "configured"
+    RAISED = "raised"
+    """By tuning, because the hit rate was under its target."""
+    PINNED = "pinned"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModeSettings:
     name: str
@@ -78,6 +91,9 @@ class ModeSettings:
     latency_target_s: float
     cache_ttl_s: float
     """0 turns the cache of this mode off."""
+    hit_rate_target: float | None = None
+    """Under it the time to live is raised, within bounds; None: never."""
+    cache_ttl_source: TtlSource = TtlSource.CONFIGURED
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,6 +101,9 @@ class CacheSettings:
     max_bytes: int
     """Bound on stored answers in one gateway replica."""
     redis_url: str | None
+    record_file: Path | None = None
+    """Where look-ups are written for `headroom cache simulate`, one file per gateway replica; None: nowhere."""
+    record_max_bytes: int = 64 * 2**20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
