@@ -617,6 +617,16 @@ ROLLOUT_STAGE = Histogram(
     buckets=(0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 12.0, 30.0, 60.0, 120.0, 300.0, 900.0, 3600.0, 86_400.0),
     known=(("stage", ROLLOUT_STAGES),),
 )
+SCALING_DECISIONS = Counter(
+    name="headroom_scaling_decisions_total",
+    help="Changes of a count that were wanted, by what became of them; applied ones include those by hand.",
+    labels=("target", "direction", "outcome"),
+    known=(
+        ("target", ("gateway", "trainers")),
+        ("direction", ("up", "down")),
+        ("outcome", ("applied", "blocked_by_headroom", "cooling_down", "at_limit", "failed")),
+    ),
+)
 BUILD_INFO = Gauge(name="headroom_build_info", help="1; version of the product.", labels=("version",))
 TRACE_SPANS_DROPPED = Counter(
     name="headroom_trace_spans_dropped_total",

@@ -29,6 +29,8 @@ class ControlAsked:
     """Unquoted."""
     query: Mapping[str, str] = field(default_factory=dict)
     body: bytes = b""
+    key_id: str = ""
+    """Of the caller's key, which the gateway has checked; empty while there are no keys."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +52,10 @@ CONTROL_ROUTES: Final = (
     ControlRoute("/admin/drain", ("POST",)),
     ControlRoute("/admin/uncordon", ("POST",)),
     ControlRoute("/admin/forget", ("POST",)),
+    ControlRoute("/admin/scaling", ("GET", "POST")),
+    ControlRoute("/admin/cache/ttl", ("POST",)),
+    ControlRoute("/admin/keys", ("GET", "POST")),
+    ControlRoute("/admin/keys/{id}", ("GET", "DELETE")),
 )
 
 

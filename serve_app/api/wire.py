@@ -147,6 +147,14 @@ class ApplyAnswer(WireModel):
     """Models that do not run afterwards although the file names them, and why."""
 
 
+class TtlView(WireModel):
+    """POST /admin/cache/ttl. `source` is configured, raised or pinned."""
+
+    mode: str
+    ttl_seconds: float
+    source: str
+
+
 class ApplyProgress(WireModel):
     """GET /admin/apply. `status` is none, applying, done or failed."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -9,7 +10,10 @@ from pydantic import BaseModel, ValidationError
 from serve_app.errors import BadAnswer, HeadroomError, NotRunning
 
 TIMEOUT_S = 5.0
+KEY_VARIABLE = "HEADROOM_KEY"
+"""Holds the key that commands send, where the cluster has keys."""
 _NO_SUCH_ROUTE = 404
+_KEY_STATUSES = (401, 403)
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -27,7 +31,7 @@ def _json_of(method: str, address: str, path: str, *, body: object = None, timeo
 
     url = f"{address.rstrip('/')}{path}"
     try:
-        answer = httpx.request(method, url, json=body, timeout=timeout_s, trust_env=False)
+        answer = httpx.request(method, url, json=body, headers=_key(), timeout=timeout_s, trust_env=False)
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         raise NotRunning(
             f"Nothing answers at {address} ({type(error).__name__}).",
@@ -38,7 +42,11 @@ def _json_of(method: str, address: str, path: str, *, body: object = None, timeo
         told = answer.json()
     except ValueError as error:
         raise _foreign(url, f"status {answer.status_code} and no JSON") from error
-    if answer.status_code == _NO_SUCH_ROUTE and not (isinstance(told, dict) and ("outcome" in told or _is_ours(told))):
+    if answer.status_code in _KEY_STATUSES:
+        raise _told_off(told)
+    if answer.status_code == _NO_SUCH_ROUTE and _code(told) not in (None, "unknown_path"):
+        raise _told_off(told)
+    if answer.status_code == _NO_SUCH_ROUTE and not (isinstance(told, dict) and "outcome" in told):
         raise _foreign(url, "status 404")
     return told
 
@@ -51,9 +59,8 @@ def get(model: type[M], address: str, path: str, *, timeout_s: float = TIMEOUT_S
 def post(model: type[M], address: str, path: str, body: object, *, timeout_s: float = TIMEOUT_S) -> M:
     """The answer to `body` as `model`. Raises: as `get`, and HeadroomError with the sentence of an error answer."""
     told = _json_of("POST", address, path, body=body, timeout_s=timeout_s)
-    error = told.get("error") if isinstance(told, dict) else None
-    if isinstance(error, dict):
-        raise HeadroomError(str(error.get("message")))
+    if isinstance(told, dict) and isinstance(told.get("error"), dict):
+        raise _told_off(told)
     return _as(model, told, f"{address}{path}")
 
 
@@ -67,10 +74,26 @@ def call(method: str, address: str, path: str, *, body: object = None, timeout_s
     return told
 
 
-def _is_ours(told: dict[str, Any]) -> bool:
-    """An error that names what there is not, unlike one of a server that knows no such path."""
-    error = told.get("error")
-    return isinstance(error, dict) and "origin" in error and error.get("code") != "unknown_path"
+def delete(model: type[M], address: str, path: str, *, timeout_s: float = TIMEOUT_S) -> M:
+    """What is told of the deleted. Raises: as `get`."""
+    return _as(model, _json_of("DELETE", address, path, body={}, timeout_s=timeout_s), f"{address}{path}")
+
+
+def _key() -> dict[str, str]:
+    key = os.environ.get(KEY_VARIABLE)
+    return {"authorization": f"Bearer {key}"} if key else {}
+
+
+def _code(told: object) -> object:
+    error = told.get("error") if isinstance(told, dict) else None
+    return error.get("code") if isinstance(error, dict) else None
+
+
+def _told_off(told: object) -> HeadroomError:
+    """The sentence of an error answer as an error of ours."""
+    error = told.get("error") if isinstance(told, dict) else None
+    message = error.get("message") if isinstance(error, dict) else None
+    return HeadroomError(str(message or "The cluster refused, and did not say why."))
 
 
 def _as(model: type[M], body: object, url: str) -> M:

@@ -7,8 +7,11 @@ from decimal import Decimal
 from math import ceil
 from pathlib import Path
 
+from serve_app.config.access_schema import AccessSection
 from serve_app.config.convert_health import health_settings, maintenance_settings, objectives_settings
+from serve_app.config.convert_scaling import scaling_settings
 from serve_app.config.schema import (
+    CacheSection,
     ClusterArgs,
     GatewaySection,
     ModelSection,
@@ -17,6 +20,7 @@ from serve_app.config.schema import (
     StorageSection,
 )
 from serve_app.config.settings import (
+    AccessSettings,
     CacheSettings,
     DeviceChoice,
     FleetSettings,
@@ -45,7 +49,7 @@ def convert(args: ClusterArgs, *, base_dir: Path, environment: Mapping[str, str]
         ),
         models=tuple(_model(model, index, base_dir) for index, model in enumerate(args.models)),
         modes=tuple(_mode(name, mode) for name, mode in args.modes.items()),
-        cache=CacheSettings(max_bytes=args.cache.max_bytes, redis_url=args.cache.redis_url),
+        cache=_cache(args.cache, base_dir),
         gateway=_gateway(args.gateway),
         leases=LeaseSettings(grpc_port=args.leases.grpc_port, zeromq_port=args.leases.zeromq_port),
         tracing=TracingSettings(sample_ratio=args.tracing.sample_ratio, keep_recent=args.tracing.keep_recent),
@@ -56,6 +60,8 @@ def convert(args: ClusterArgs, *, base_dir: Path, environment: Mapping[str, str]
             **args.training.model_dump(exclude={"compare_memory"}), compare_bytes=args.training.compare_memory
         ),
         rollouts=RolloutSettings(**args.rollouts.model_dump()),
+        scaling=scaling_settings(args.scaling),
+        access=_access(args.access, base_dir),
         storage=_storage(args.storage, base_dir, environment),
     )
 
@@ -94,6 +100,7 @@ def _mode(name: str, section: ModeSection) -> ModeSettings:
         sampling=_sampling(section.sampling),
         latency_target_s=section.latency_target_s,
         cache_ttl_s=section.cache_ttl_s,
+        hit_rate_target=section.hit_rate_target,
     )
 
 
@@ -108,6 +115,23 @@ def _gateway(section: GatewaySection) -> GatewaySettings:
         first_token_timeout_s=section.first_token_timeout_s,
         between_tokens_timeout_s=section.between_tokens_timeout_s,
         wake_timeout_s=section.wake_timeout_s,
+    )
+
+
+def _cache(section: CacheSection, base_dir: Path) -> CacheSettings:
+    return CacheSettings(
+        max_bytes=section.max_bytes,
+        redis_url=section.redis_url,
+        record_file=None if section.record_file is None else _absolute(section.record_file, base_dir),
+        record_max_bytes=section.record_max_bytes,
+    )
+
+
+def _access(section: AccessSection, base_dir: Path) -> AccessSettings:
+    files = (section.certificate_file, section.key_file)
+    certificate_file, key_file = (None if file is None else _absolute(file, base_dir) for file in files)
+    return AccessSettings(
+        certificate_file=certificate_file, key_file=key_file, encrypted_elsewhere=section.encrypted_elsewhere
     )
 
 

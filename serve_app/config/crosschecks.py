@@ -8,6 +8,7 @@ from typing import Any
 
 from serve_app.config.health_crosschecks import health_findings
 from serve_app.config.problems import Finding, Location, Problem, did_you_mean, path_text, value_text
+from serve_app.config.scaling_crosschecks import scaling_findings
 from serve_app.config.schema import ModelSection
 from serve_app.config.yaml_source import Document
 
@@ -20,6 +21,8 @@ def cross_problems(args: Mapping[str, Any], document: Document, prefix: Location
         *_candidates(models, modes),
         *_lengths(models, modes),
         *health_findings(args),
+        *_certificate(args.get("access")),
+        *scaling_findings(args, tuple(model for _, model, _ in models)),
     )
     return [
         Problem(
@@ -97,6 +100,13 @@ def _lengths(
             bound = ", ".join(f"{name} {limits[name]}" for name in tight)
             location: Location = ("modes", mode, "sampling", "max_tokens")
             yield location, f"is {asked}", f"less than max_model_len of its candidates ({bound})", ""
+
+
+def _certificate(access: object) -> Iterator[Finding]:
+    keys = access if isinstance(access, Mapping) else {}
+    missing = [name for name in ("certificate_file", "key_file") if keys.get(name) is None]
+    if len(missing) == 1:
+        yield ("access",), f"has no {missing[0]}", "both certificate_file and key_file, or neither", ""
 
 
 def _is_int(value: object) -> bool:

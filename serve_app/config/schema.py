@@ -10,10 +10,13 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from serve_app.config.access_schema import AccessSection
 from serve_app.config.health_schema import HealthSection, MaintenanceSection, ObjectivesSection
+from serve_app.config.scaling_schema import ScalingSection
 from serve_app.config.schema_training import RolloutsSection, TrainingSection
 from serve_app.config.schema_types import DeviceType, FilePath, Name, RedisUrl, SizeRange, Source
 from serve_app.config.section import Section
+from serve_app.config.settings import MAX_CACHE_TTL_S
 
 MAX_MODELS = 1000
 """Models of one file; far above what one fleet serves, and low enough that planning them takes seconds."""
@@ -97,7 +100,13 @@ class ModeSection(Section):
         5.0, gt=0.0, le=3600.0, description="Time within which 95 % of requests should be answered, in seconds."
     )
     cache_ttl_s: float = Field(
-        300.0, ge=0.0, le=2_592_000.0, description="How long an answer may be given again, in seconds; 0 never."
+        300.0, ge=0.0, le=MAX_CACHE_TTL_S, description="How long an answer may be given again, in seconds; 0 never."
+    )
+    hit_rate_target: float | None = Field(
+        None,
+        gt=0.0,
+        lt=1.0,
+        description="Part of look-ups that should hit; below it cache_ttl_s doubles, daily, up to 1200 s; null never.",
     )
 
 
@@ -107,6 +116,13 @@ class CacheSection(Section):
     )
     redis_url: RedisUrl | None = Field(
         None, description="Redis that all gateway replicas share; null keeps answers in the gateways themselves."
+    )
+    record_file: FilePath | None = Field(
+        None,
+        description="Look-ups (time, mode, salted hash, size) for `headroom cache simulate`; null records none.",
+    )
+    record_max_bytes: Annotated[int, SizeRange(2**10, 2**34)] = Field(
+        64 * 2**20, description="Size at which each gateway replica stops recording."
     )
 
 
@@ -183,5 +199,13 @@ class ClusterArgs(Section):
     )
     rollouts: RolloutsSection = Field(
         default_factory=RolloutsSection, description="How new weights come to serve, and go again."
+    )
+    scaling: ScalingSection = Field(
+        default_factory=ScalingSection,
+        description="How many of each there are: by load, between limits, and never into the headroom.",
+    )
+    access: AccessSection = Field(
+        default_factory=AccessSection,
+        description="Who may call; keys are made by `headroom keys`, and without any only loopback is served.",
     )
     storage: StorageSection = Field(default_factory=StorageSection, description="Files.")

@@ -12,6 +12,7 @@ from pathlib import Path
 from placement.health_rules import Severity
 from placement.health_state import HealthPolicy
 from placement.objectives import ALERT_RESPONSE_TIME, AVAILABILITY, JOB_COMPLETION_TIME, Objective
+from serve_app.scaling.rules import ScalingSettings
 
 
 class DeviceChoice(StrEnum):
@@ -68,6 +69,19 @@ class SamplingDefaults:
     max_tokens: int | None
 
 
+MAX_CACHE_TTL_S = 2_592_000.0
+"""Thirty days."""
+
+
+class TtlSource(StrEnum):
+    """Who says how long a mode's answers live."""
+
+    CONFIGURED = "configured"
+    RAISED = "raised"
+    """By tuning, because the hit rate was under its target."""
+    PINNED = "pinned"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModeSettings:
     name: str
@@ -77,6 +91,9 @@ class ModeSettings:
     latency_target_s: float
     cache_ttl_s: float
     """0 turns the cache of this mode off."""
+    hit_rate_target: float | None = None
+    """Under it the time to live is raised, within bounds; None: never."""
+    cache_ttl_source: TtlSource = TtlSource.CONFIGURED
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,6 +101,9 @@ class CacheSettings:
     max_bytes: int
     """Bound on stored answers in one gateway replica."""
     redis_url: str | None
+    record_file: Path | None = None
+    """Where look-ups are written for `headroom cache simulate`, one file per gateway replica; None: nowhere."""
+    record_max_bytes: int = 64 * 2**20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -179,6 +199,19 @@ class RolloutSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AccessSettings:
+    """Both files or neither: HTTP and gRPC are encrypted where they are given."""
+
+    certificate_file: Path | None = None
+    key_file: Path | None = None
+    encrypted_elsewhere: bool = False
+
+    @property
+    def is_encrypted(self) -> bool:
+        return self.encrypted_elsewhere or self.certificate_file is not None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StorageSettings:
     home: Path
     """Models, state and trace files; `HEADROOM_HOME` or `~/.headroom`."""
@@ -201,3 +234,5 @@ class Settings:
     objectives: ObjectivesSettings = field(default_factory=ObjectivesSettings)
     training: TrainingSettings = field(default_factory=TrainingSettings)
     rollouts: RolloutSettings = field(default_factory=RolloutSettings)
+    scaling: ScalingSettings = field(default_factory=ScalingSettings)
+    access: AccessSettings = field(default_factory=AccessSettings)

@@ -7,6 +7,7 @@ Runs under any ASGI server, with or without Ray. The shell around it calls `upda
 from __future__ import annotations
 
 import hmac
+import os
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
@@ -21,12 +22,13 @@ from serve_app.gateway.answer_headers import own_headers
 from serve_app.gateway.asgi import Asked, BodyReader, Receive, Scope, Send, read_headers, send_whole
 from serve_app.gateway.board import KEPT_BYTES, FlightBoard
 from serve_app.gateway.cache import ENTRY_OVERHEAD_BYTES, MemoryStore, Store
+from serve_app.gateway.cache_log import RecordingStore
 from serve_app.gateway.catalog import Catalog, make_catalog
 from serve_app.gateway.control import ControlPlane
 from serve_app.gateway.inference import Inference
 from serve_app.gateway.loads import Loads, RetryBudget
 from serve_app.gateway.meters import Meters
-from serve_app.gateway.pages import Page, Pages
+from serve_app.gateway.pages import MODEL_ROUTE, Page, Pages
 from serve_app.gateway.peers import Peers
 from serve_app.gateway.redis_store import RedisStore
 from serve_app.gateway.routing_table import RoutingTable
@@ -123,6 +125,11 @@ class Gateway:
         self._pool.keep_only({address_of(url) for url in _urls(table)})
 
     @property
+    def paths(self) -> frozenset[str]:
+        """Templates of all routes."""
+        return self._pages.paths | _HOT.keys() | {MODEL_ROUTE}
+
+    @property
     def catalog(self) -> Catalog:
         """What can be asked for now."""
         return self._catalog
@@ -216,7 +223,16 @@ class Gateway:
 
 
 def make_store(settings: Settings, *, clock: Callable[[], float], on_expired: Callable[[str], None]) -> Store:
-    """Redis where the configuration names one, else this process's memory."""
+    """Redis where the configuration names one, else this process's memory; recorded where it says so."""
+    store = _unrecorded_store(settings, clock=clock, on_expired=on_expired)
+    file = settings.cache.record_file
+    if file is None:
+        return store
+    log = file.with_name(f"{file.name}.{os.getpid()}").open("w", encoding="utf-8")
+    return RecordingStore(store, log, clock=clock, max_bytes=settings.cache.record_max_bytes)
+
+
+def _unrecorded_store(settings: Settings, *, clock: Callable[[], float], on_expired: Callable[[str], None]) -> Store:
     if settings.cache.redis_url is not None:
         max_entry_bytes = KEPT_BYTES + ENTRY_OVERHEAD_BYTES
         return RedisStore.from_url(settings.cache.redis_url, clock=clock, max_entry_bytes=max_entry_bytes)

@@ -58,7 +58,9 @@ class Store(Protocol):
 
     kind: str
 
-    async def get(self, key: bytes) -> ReadyEntry | None: ...
+    async def get(self, key: bytes, *, max_age_s: float | None = None) -> ReadyEntry | None:
+        """`max_age_s`: one that was stored longer ago is a miss for this request, and stays for others."""
+        ...
 
     async def put(self, key: bytes, entry: Entry, *, ttl_s: float) -> None: ...
 
@@ -70,6 +72,7 @@ class Store(Protocol):
 @dataclass(slots=True)
 class _Slot:
     answer: ReadyEntry
+    stored_s: float
     expires_s: float
 
 
@@ -102,7 +105,11 @@ class MemoryStore:
         self._slots.move_to_end(key)
         return slot.answer
 
-    async def get(self, key: bytes) -> ReadyEntry | None:
+    async def get(self, key: bytes, *, max_age_s: float | None = None) -> ReadyEntry | None:
+        if max_age_s is not None:
+            slot = self._slots.get(key)
+            if slot is not None and self._clock() - slot.stored_s > max_age_s:
+                return None
         return self.lookup(key)
 
     async def put(self, key: bytes, entry: Entry, *, ttl_s: float) -> None:
@@ -111,8 +118,9 @@ class MemoryStore:
             return
         self._sweep()
         self._remove(key)
-        expires_s = self._clock() + ttl_s
-        self._slots[key] = _Slot(ready(entry), expires_s)
+        now_s = self._clock()
+        expires_s = now_s + ttl_s
+        self._slots[key] = _Slot(ready(entry), now_s, expires_s)
         heapq.heappush(self._deaths, (expires_s, key))
         self._count(entry, 1)
         while self.num_bytes > self._max_bytes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from serve_app.config.settings import Settings
+from serve_app.config.settings import ModeSettings, Settings
 from serve_app.gateway.cache import Store
 from serve_app.gateway.meters import CacheCounts
 
@@ -16,13 +16,13 @@ DIRECT = "none"
 
 def local_stats(settings: Settings, counts: Mapping[str, CacheCounts], store: Store) -> dict[str, Any]:
     """Figures of this gateway replica. `entries` and `bytes` are None where the store cannot say."""
-    ttls = {mode.name: mode.cache_ttl_s for mode in settings.modes} | {DIRECT: 0.0}
+    terms = {mode.name: _terms(mode) for mode in settings.modes} | {DIRECT: {"ttl_s": 0.0}}
     return {
         "cache_type": store.kind,
         "num_gateways": 1,
         "num_silent": 0,
         "max_bytes": settings.cache.max_bytes if store.kind == "memory" else None,
-        "modes": {mode: _row(counts[mode], store, mode, ttl_s) for mode, ttl_s in ttls.items()},
+        "modes": {mode: _row(counts[mode], store, mode) | told for mode, told in terms.items()},
     }
 
 
@@ -40,7 +40,16 @@ def summed(own: Mapping[str, Any], others: Iterable[Mapping[str, Any] | None]) -
     }
 
 
-def _row(counts: CacheCounts, store: Store, mode: str, ttl_s: float) -> dict[str, Any]:
+def _terms(mode: ModeSettings) -> dict[str, Any]:
+    """How long answers live, who says so, and the hit rate that is wanted."""
+    return {
+        "ttl_s": mode.cache_ttl_s,
+        "ttl_source": mode.cache_ttl_source.value,
+        "hit_rate_target": mode.hit_rate_target,
+    }
+
+
+def _row(counts: CacheCounts, store: Store, mode: str) -> dict[str, Any]:
     usage = store.usage(mode)
     return {
         "hits": counts.hits,
@@ -50,7 +59,6 @@ def _row(counts: CacheCounts, store: Store, mode: str, ttl_s: float) -> dict[str
         "hit_rate": _rate(counts.hits, counts.misses),
         "entries": usage.num_entries,
         "bytes": usage.num_bytes,
-        "ttl_s": ttl_s,
         "expired": counts.expired,
     }
 

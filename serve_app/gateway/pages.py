@@ -53,6 +53,7 @@ _ACT_STATUS: Final = {
 }
 _METRICS: Final = (b"content-type", b"text/plain; version=0.0.4; charset=utf-8")
 _MODEL: Final = "/v1/models/"
+MODEL_ROUTE: Final = _MODEL + "{id}"
 
 T = TypeVar("T")
 
@@ -121,7 +122,7 @@ class Pages:
         """The route's template, or None when the path is not one of these."""
         if path in self._routes or path in self._posts:
             return path
-        return _MODEL + "{id}" if path.startswith(_MODEL) and len(path) > len(_MODEL) else None
+        return MODEL_ROUTE if path.startswith(_MODEL) and len(path) > len(_MODEL) else None
 
     def methods(self, route: str) -> tuple[str, ...]:
         """What may be done to a route that `route_of` gave; where GET may, HEAD may too."""

@@ -16,7 +16,7 @@ from serve_app.gateway.cache import Entry, ReadyEntry, Usage, ready
 
 TIMEOUT_S: Final = 0.25
 REST_AFTER_OUTAGE_S: Final = 1.0
-_PREFIX: Final = b"headroom:answer:1:"
+_PREFIX: Final = b"headroom:answer:2:"
 _FIELDS: Final = ("mode", "model", "weights_version", "checkpoint_step", "stream")
 
 
@@ -37,22 +37,30 @@ class RedisStore:
         client = Redis.from_url(url, socket_timeout=TIMEOUT_S, socket_connect_timeout=TIMEOUT_S)
         return cls(client, clock=clock, max_entry_bytes=max_entry_bytes)
 
-    async def get(self, key: bytes) -> ReadyEntry | None:
+    async def get(self, key: bytes, *, max_age_s: float | None = None) -> ReadyEntry | None:
         if self._resting():
             return None
+        name = _PREFIX + key.hex().encode()
         try:
-            value = await self._client.get(_PREFIX + key.hex().encode())
+            value = await self._client.get(name)
+            left_ms = None if max_age_s is None else await self._client.pttl(name)
         except (RedisError, OSError):
             self._outage()
             return None
-        entry = _decoded(value) if isinstance(value, bytes) else None
-        return ready(entry) if entry is not None else None
+        found = _decoded(value) if isinstance(value, bytes) else None
+        if found is None:
+            return None
+        entry, ttl_ms = found
+        if max_age_s is not None and (left_ms is None or left_ms < 0 or ttl_ms - left_ms > max_age_s * 1000):
+            return None
+        return ready(entry)
 
     async def put(self, key: bytes, entry: Entry, *, ttl_s: float) -> None:
         if ttl_s <= 0 or entry.num_bytes > self._max_entry_bytes or self._resting():
             return
         try:
-            await self._client.set(_PREFIX + key.hex().encode(), _encoded(entry), px=max(1, int(ttl_s * 1000)))
+            ttl_ms = max(1, int(ttl_s * 1000))
+            await self._client.set(_PREFIX + key.hex().encode(), _encoded(entry, ttl_ms), px=ttl_ms)
         except (RedisError, OSError):
             self._outage()
 
@@ -71,19 +79,26 @@ class RedisStore:
         self._rest_until_s = self._clock() + REST_AFTER_OUTAGE_S
 
 
-def _encoded(entry: Entry) -> bytes:
-    """One line of JSON with the origin and the length of the body, then the body."""
+def _encoded(entry: Entry, ttl_ms: int) -> bytes:
+    """One line of JSON with the origin, the time to live and the length of the body, then the body.
+
+    The age of an answer is its time to live less what Redis says is left, so no two clocks are compared.
+    """
     head: dict[str, Any] = {name: getattr(entry, name) for name in _FIELDS}
-    return orjson.dumps({**head, "body_bytes": len(entry.body)}) + b"\n" + entry.body
+    return orjson.dumps({**head, "ttl_ms": ttl_ms, "body_bytes": len(entry.body)}) + b"\n" + entry.body
 
 
-def _decoded(value: bytes) -> Entry | None:
-    """The entry, or None when the value is cut or not ours."""
+def _decoded(value: bytes) -> tuple[Entry, int] | None:
+    """The entry and its time to live in milliseconds, or None when the value is cut or not ours."""
     line, _, body = value.partition(b"\n")
     try:
         head = orjson.loads(line)
     except orjson.JSONDecodeError:
         return None
-    if not isinstance(head, dict) or head.keys() != {*_FIELDS, "body_bytes"} or head["body_bytes"] != len(body):
+    if (
+        not isinstance(head, dict)
+        or head.keys() != {*_FIELDS, "ttl_ms", "body_bytes"}
+        or head["body_bytes"] != len(body)
+    ):
         return None
-    return Entry(body=body, **{name: head[name] for name in _FIELDS})
+    return Entry(body=body, **{name: head[name] for name in _FIELDS}), int(head["ttl_ms"])

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, tzinfo
+from typing import Protocol
 from zoneinfo import ZoneInfo
 
 from cronsim import CronSim
@@ -18,6 +19,19 @@ from serve_app.config.settings import WindowSettings
 
 HOLDER_PREFIX = "window:"
 """Of the names in which windows hold cordons; no person's name begins so."""
+
+
+class Opening(Protocol):
+    """Whatever opens by a schedule and stays open for a time."""
+
+    @property
+    def cron(self) -> str: ...
+
+    @property
+    def duration_s(self) -> float: ...
+
+    @property
+    def timezone(self) -> str: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,13 +46,13 @@ class Lift:
     by: str
 
 
-def is_open(window: WindowSettings, at: datetime) -> bool:
+def is_open(window: Opening, at: datetime) -> bool:
     """`at` has a time zone."""
     opened = last_opening(window, at)
     return opened is not None and at.astimezone(UTC) - opened < timedelta(seconds=window.duration_s)
 
 
-def last_opening(window: WindowSettings, at: datetime) -> datetime | None:
+def last_opening(window: Opening, at: datetime) -> datetime | None:
     """The latest not after `at`, in UTC; None when the schedule had none in fifty years."""
     just_after = at.astimezone(_zone(window.timezone)).replace(microsecond=0) + timedelta(seconds=1)
     found = next(CronSim(window.cron, just_after, reverse=True), None)

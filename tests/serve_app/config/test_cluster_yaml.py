@@ -15,8 +15,17 @@ import yaml
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from serve_app.config.access_schema import AccessSection
 from serve_app.config.health_schema import HealthSection, MaintenanceSection, ObjectivesSection, WithinSection
 from serve_app.config.load import load_cluster
+from serve_app.config.scaling_schema import (
+    BandSection,
+    EngineScaling,
+    GatewayScaling,
+    LimitsSection,
+    ScalingSection,
+    TrainerScaling,
+)
 from serve_app.config.schema import (
     CacheSection,
     ClusterArgs,
@@ -54,6 +63,13 @@ SECTIONS: list[tuple[type[BaseModel], tuple[str | int, ...]]] = [
     (WithinSection, ("objectives", "job_completion_time")),
     (TrainingSection, ("training",)),
     (RolloutsSection, ("rollouts",)),
+    (ScalingSection, ("scaling",)),
+    (GatewayScaling, ("scaling", "gateway")),
+    (LimitsSection, ("scaling", "gateway", "limits")),
+    (BandSection, ("scaling", "gateway", "cpu")),
+    (EngineScaling, ("scaling", "engines")),
+    (TrainerScaling, ("scaling", "trainers")),
+    (AccessSection, ("access",)),
     (StorageSection, ("storage",)),
 ]
 FIELDS = [(section, place, name) for section, place in SECTIONS for name in section.model_fields]

@@ -56,6 +56,12 @@ class TestEveryStore:
             assert found is not None
             assert found.entry == stored
 
+    async def test_gives_nothing_older_than_asked_for_and_keeps_it_for_others(self, store: Store) -> None:
+        await store.put(key(1), entry(), ttl_s=60)
+        assert await store.get(key(1), max_age_s=-0.001) is None
+        assert await store.get(key(1), max_age_s=30) is not None
+        assert await store.get(key(1)) is not None
+
     async def test_knows_nothing_under_another_key(self, store: Store) -> None:
         await store.put(key(1), entry(), ttl_s=60)
         assert await store.get(key(2)) is None
@@ -152,6 +158,15 @@ class TestTheMemoryStore:
 
 
 class TestTheRedisStore:
+    async def test_knows_the_age_of_an_answer_by_redis_own_clock(self) -> None:
+        client = fakeredis.FakeAsyncRedis()
+        store = RedisStore(client, clock=Clock(), max_entry_bytes=1024 * 1024)
+        await store.put(key(1), entry(), ttl_s=300)
+        (name,) = await client.keys()
+        await client.pexpire(name, 200_000)  # as if 100 s had passed
+        assert await store.get(key(1), max_age_s=99) is None
+        assert await store.get(key(1), max_age_s=101) is not None
+
     async def test_lets_answers_die_in_redis_itself(self) -> None:
         client = fakeredis.FakeAsyncRedis()
         store = RedisStore(client, clock=Clock(), max_entry_bytes=1024 * 1024)
