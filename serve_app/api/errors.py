@@ -84,6 +84,18 @@ def invalid(message: str, *, param: str | None = None, code: str | None = None) 
     )
 
 
+def conflict(message: str, *, param: str | None = None, code: str) -> ApiError:
+    """409: the request is in order, but not as things stand now."""
+    return ApiError(
+        status=HTTPStatus.CONFLICT,
+        message=message,
+        type="invalid_request_error",
+        param=param,
+        code=code,
+        outcome=Outcome.REJECTED,
+    )
+
+
 def not_found(message: str, *, param: str | None = None, code: str) -> ApiError:
     return ApiError(
         status=HTTPStatus.NOT_FOUND,

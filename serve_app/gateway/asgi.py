@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from serve_app.api.errors import ApiError, body_too_large, body_too_slow, invalid
-from serve_app.gateway.decide import MODE_HEADER
+from serve_app.gateway.decide import MODE_HEADER, VERSION_HEADER
 
 Scope = Mapping[str, Any]
 Message = Mapping[str, Any]
@@ -28,8 +28,10 @@ BODY_TIMEOUT_S: Final = 30.0
 _SWEEP_S: Final = 1.0
 
 _MODE: Final = MODE_HEADER.encode()
+_VERSION: Final = VERSION_HEADER.encode()
+_SAID_ONCE: Final = frozenset({_MODE, _VERSION})
 _WANTED: Final = frozenset(
-    {_MODE, SECRET_HEADER, b"cache-control", b"x-request-id", b"content-length", b"transfer-encoding"}
+    {*_SAID_ONCE, SECRET_HEADER, b"cache-control", b"x-request-id", b"content-length", b"transfer-encoding"}
 )
 _REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
 
@@ -39,6 +41,8 @@ class Asked:
     """What the gateway reads of a request's headers."""
 
     mode: bytes | None
+    version: bytes | None
+    """The weights version that the caller pins."""
     secret: bytes | None
     cache_control: bytes | None
     request_id: bytes
@@ -46,14 +50,14 @@ class Asked:
 
 
 def read_headers(headers: Iterable[tuple[bytes, bytes]]) -> tuple[Asked, ApiError | None]:
-    """One pass. Two different modes are refused; a request id that is no plain word is replaced."""
+    """One pass. Two different modes or versions are refused; a request id that is no plain word is replaced."""
     found: dict[bytes, bytes] = {}
     refusal = None
     for name, value in headers:
         if name in _WANTED:
             if name in found and found[name] != value:
-                if name == _MODE:
-                    refusal = invalid(f"Two different headers `{MODE_HEADER}`. Send one.", param=MODE_HEADER)
+                if name in _SAID_ONCE:
+                    refusal = invalid(f"Two different headers `{name.decode()}`. Send one.", param=name.decode())
                 value = found[name] + b"," + value
             found[name] = value
     request_id = found.get(b"x-request-id")
@@ -62,6 +66,7 @@ def read_headers(headers: Iterable[tuple[bytes, bytes]]) -> tuple[Asked, ApiErro
     length = found.get(b"content-length", b"")
     asked = Asked(
         mode=found.get(_MODE),
+        version=found.get(_VERSION),
         secret=found.get(SECRET_HEADER),
         cache_control=found.get(b"cache-control"),
         request_id=request_id,

@@ -14,16 +14,18 @@ from typing import Any
 
 import orjson
 
-from serve_app.api.errors import ApiError, Origin, Outcome, invalid, not_found, unavailable
+from serve_app.api.errors import ApiError, Origin, Outcome, conflict, invalid, not_found, unavailable
 from serve_app.api.requests import InferenceRequest
 from serve_app.config.settings import ModeSettings
 from serve_app.engines.protocol import Endpoint
 from serve_app.gateway.cache_key import cache_key
+from serve_app.gateway.canary import falls_into
 from serve_app.gateway.catalog import Catalog
 from serve_app.gateway.routing_table import Backend
 from tracing.names import NO_MODE
 
 MODE_HEADER = "x-headroom-mode"
+VERSION_HEADER = "x-headroom-weights-version"
 NOT_READY_RETRY_S = 5
 
 
@@ -45,6 +47,8 @@ class Terms:
 
     tenant: str
     mode: str | None = None
+    pinned: str | None = None
+    """The one weights version that may answer."""
     no_store: bool = False
     no_cache: bool = False
 
@@ -98,7 +102,8 @@ def decide(request: InferenceRequest, terms: Terms, catalog: Catalog) -> Decisio
     if model is None:
         asleep = next((candidate for candidate in candidates if candidate in catalog.wakeable), None)
         return Asleep(asleep) if asleep is not None else _not_ready(candidates, mode, catalog)
-    return _length_problem(request, model, catalog) or _decision(request, terms, mode, catalog.serving[model])
+    problem = _pin_problem(terms, model, catalog) or _length_problem(request, model, catalog)
+    return problem or _decision(request, terms, mode, model, catalog)
 
 
 def backend_order(
@@ -163,35 +168,60 @@ def _length_problem(request: InferenceRequest, model: str, catalog: Catalog) -> 
     return None
 
 
+def _pin_problem(terms: Terms, model: str, catalog: Catalog) -> ApiError | None:
+    versions = catalog.versions[model]
+    if terms.pinned is None or terms.pinned in versions:
+        return None
+    message = f"The model '{model}' serves no weights '{terms.pinned[:64]}' now. It serves: {', '.join(versions)}."
+    return conflict(message, param=VERSION_HEADER, code="weights_version_not_serving")
+
+
 def _decision(
-    request: InferenceRequest, terms: Terms, mode: ModeSettings | None, backends: tuple[Backend, ...]
+    request: InferenceRequest, terms: Terms, mode: ModeSettings | None, model: str, catalog: Catalog
 ) -> Decision:
-    fields = _forwarded(request, mode, backends[0].model)
+    fields = _forwarded(request, mode, model)
     bypass = _bypass(terms, mode)
     keyed = bypass is None or bypass is Bypass.NO_CACHE
     mode_name = mode.name if mode else NO_MODE
+    backends = _of_one_version(request, terms, mode_name, model, fields, catalog)
     return Decision(
         endpoint=request.endpoint,
         asked_for=request.model or "",
         mode=mode_name,
-        model=backends[0].model,
+        model=model,
         backends=backends,
         body=orjson.dumps(_with_usage(fields, request)),
         stream=request.stream,
         include_usage=request.include_usage,
         num_choices=request.num_choices,
-        key=_key(terms, mode_name, backends[0], request, fields) if keyed else None,
+        key=_key(terms, mode_name, model, backends[0].weights_version, request, fields) if keyed else None,
         bypass=bypass,
         cache_ttl_s=mode.cache_ttl_s if mode else 0.0,
     )
 
 
-def _key(terms: Terms, mode: str, backend: Backend, request: InferenceRequest, fields: Mapping[str, Any]) -> bytes:
+def _of_one_version(
+    request: InferenceRequest, terms: Terms, mode: str, model: str, fields: Mapping[str, Any], catalog: Catalog
+) -> tuple[Backend, ...]:
+    """Who may answer, of a canary or not; the request itself decides, so that it always meets the same weights."""
+    if terms.pinned is not None:
+        return catalog.versions[model][terms.pinned]
+    canary = catalog.canaries.get(model)
+    if canary is not None:
+        key = _key(terms, mode, model, "", request, fields)
+        if falls_into(key, share=canary.share, seed=canary.seed):
+            return canary.backends
+    return catalog.serving[model]
+
+
+def _key(
+    terms: Terms, mode: str, model: str, version: str, request: InferenceRequest, fields: Mapping[str, Any]
+) -> bytes:
     return cache_key(
         tenant=terms.tenant,
         mode=mode,
-        model=backend.model,
-        weights_version=backend.weights_version,
+        model=model,
+        weights_version=version,
         endpoint=request.endpoint.value,
         fields=fields,
     )

@@ -159,7 +159,7 @@ class Inference:
 
     def _decide(self, visit: Visit, body: bytes) -> Decision | ApiError | Asleep:
         asked = visit.asked
-        memo_key = (visit.endpoint, body, asked.mode)
+        memo_key = (visit.endpoint, body, asked.mode, asked.version)
         if asked.cache_control is None:
             known = self._memo.get(memo_key)
             if known is not None:
@@ -260,15 +260,20 @@ async def _left(receive: Receive) -> None:
 
 def _terms(asked: Asked, tenant: str) -> Terms:
     """`no-store`: neither read nor stored. `no-cache`: not read."""
-    if asked.cache_control is None and asked.mode is None:
+    if asked.cache_control is None and asked.mode is None and asked.version is None:
         return Terms(tenant=tenant)
     directives = {word.strip().lower() for word in (asked.cache_control or b"").split(b",")}
     return Terms(
         tenant=tenant,
-        mode=asked.mode.decode("latin-1").strip() if asked.mode is not None else None,
+        mode=_text(asked.mode),
+        pinned=_text(asked.version),
         no_store=b"no-store" in directives,
         no_cache=b"no-cache" in directives,
     )
+
+
+def _text(value: bytes | None) -> str | None:
+    return value.decode("latin-1").strip() if value is not None else None
 
 
 _FORBIDDEN = ApiError(
