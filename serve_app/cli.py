@@ -44,6 +44,7 @@ SUBCOMMANDS: dict[str, Subcommand] = {
     "uncordon": Subcommand("serve_app.commands.uncordon", "Lift a cordon or drain."),
     "forecast": Subcommand("serve_app.commands.forecast", "Judge forecasts of device failures on recorded telemetry."),
     "lease": Subcommand("serve_app.commands.lease", "Borrow device memory for a program outside, and give it back."),
+    "route": Subcommand("serve_app.commands.route", "Explain where a request would go now, and why."),
     "config": Subcommand("serve_app.commands.config", "Check, explain and show cluster.yaml."),
     "models": Subcommand("serve_app.commands.models", "Make, list and verify models; load, unload, wake and pin them."),
     "eval": Subcommand("serve_app.commands.eval", "Ask a model its test set through the live API."),

@@ -19,6 +19,7 @@ def cross_problems(args: Mapping[str, Any], document: Document, prefix: Location
         *_shadowed_ids(models, modes),
         *_candidates(models, modes),
         *_lengths(models, modes),
+        *_downshifts(modes),
         *health_findings(args),
     )
     return [
@@ -97,6 +98,28 @@ def _lengths(
             bound = ", ".join(f"{name} {limits[name]}" for name in tight)
             location: Location = ("modes", mode, "sampling", "max_tokens")
             yield location, f"is {asked}", f"less than max_model_len of its candidates ({bound})", ""
+
+
+def _downshifts(modes: dict[str, Mapping[str, Any]]) -> Iterator[Finding]:
+    """A way down names modes that exist and never comes back to where it began."""
+    ways = {mode: keys.get("downshift_to") for mode, keys in modes.items()}
+    for mode, below in ways.items():
+        location: Location = ("modes", mode, "downshift_to")
+        if isinstance(below, str) and below not in modes:
+            expected = f"one of the modes: {', '.join(modes)}"
+            yield location, f"is {value_text(below)}", expected, did_you_mean(below, tuple(modes))
+        elif _comes_back(mode, ways):
+            yield location, f"is {value_text(below)}", "a way down that does not come back to its own mode", ""
+
+
+def _comes_back(mode: str, ways: Mapping[str, Any]) -> bool:
+    at, seen = ways.get(mode), set[str]()
+    while isinstance(at, str) and at not in seen:
+        if at == mode:
+            return True
+        seen.add(at)
+        at = ways.get(at)
+    return False
 
 
 def _is_int(value: object) -> bool:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from serve_app.api.errors import ApiError, body_too_large, body_too_slow, invalid
-from serve_app.gateway.decide import MODE_HEADER, VERSION_HEADER
+from serve_app.gateway.decide import DOWNSHIFT_HEADER, MODE_HEADER, VERSION_HEADER
 
 Scope = Mapping[str, Any]
 Message = Mapping[str, Any]
@@ -29,7 +29,9 @@ _SWEEP_S: Final = 1.0
 
 _MODE: Final = MODE_HEADER.encode()
 _VERSION: Final = VERSION_HEADER.encode()
-_SAID_ONCE: Final = frozenset({_MODE, _VERSION})
+_DOWNSHIFT: Final = DOWNSHIFT_HEADER.encode()
+_SAID_ONCE: Final = frozenset({_MODE, _VERSION, _DOWNSHIFT})
+_YES_OR_NO: Final = {b"yes": True, b"no": False}
 _WANTED: Final = frozenset(
     {*_SAID_ONCE, SECRET_HEADER, b"cache-control", b"x-request-id", b"content-length", b"transfer-encoding"}
 )
@@ -43,6 +45,7 @@ class Asked:
     mode: bytes | None
     version: bytes | None
     """The weights version that the caller pins."""
+    may_downshift: bool
     secret: bytes | None
     cache_control: bytes | None
     request_id: bytes
@@ -50,7 +53,7 @@ class Asked:
 
 
 def read_headers(headers: Iterable[tuple[bytes, bytes]]) -> tuple[Asked, ApiError | None]:
-    """One pass. Two different modes or versions are refused; a request id that is no plain word is replaced."""
+    """One pass. Two values of what is said once are refused; a request id that is no plain word is replaced."""
     found: dict[bytes, bytes] = {}
     refusal = None
     for name, value in headers:
@@ -63,10 +66,14 @@ def read_headers(headers: Iterable[tuple[bytes, bytes]]) -> tuple[Asked, ApiErro
     request_id = found.get(b"x-request-id")
     if request_id is None or _REQUEST_ID.fullmatch(request_id) is None:
         request_id = b"%016x" % random.getrandbits(64)
+    may_downshift = _YES_OR_NO.get(found.get(_DOWNSHIFT, b"yes").strip().lower())
+    if may_downshift is None and refusal is None:
+        refusal = invalid(f"The header `{DOWNSHIFT_HEADER}` must be yes or no.", param=DOWNSHIFT_HEADER)
     length = found.get(b"content-length", b"")
     asked = Asked(
         mode=found.get(_MODE),
         version=found.get(_VERSION),
+        may_downshift=may_downshift is not False,
         secret=found.get(SECRET_HEADER),
         cache_control=found.get(b"cache-control"),
         request_id=request_id,

@@ -7,7 +7,14 @@ from functools import lru_cache
 from urllib.parse import urlsplit
 
 PASSED_TO_PEER = frozenset(
-    {b"x-headroom-mode", b"x-headroom-weights-version", b"cache-control", b"content-type", b"accept"}
+    {
+        b"x-headroom-mode",
+        b"x-headroom-weights-version",
+        b"x-headroom-downshift",
+        b"cache-control",
+        b"content-type",
+        b"accept",
+    }
 )
 
 
