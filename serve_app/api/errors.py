@@ -149,6 +149,16 @@ def method_not_allowed(method: str, path: str, allow: str) -> ApiError:
     )
 
 
+def headers_too_large(limit_bytes: int) -> ApiError:
+    return ApiError(
+        status=HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
+        message=f"The request's headers are larger than the limit of {limit_bytes} bytes.",
+        type="invalid_request_error",
+        code="headers_too_large",
+        outcome=Outcome.REJECTED,
+    )
+
+
 def body_too_large(limit_bytes: int) -> ApiError:
     return ApiError(
         status=HTTPStatus.REQUEST_ENTITY_TOO_LARGE,

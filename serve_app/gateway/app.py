@@ -185,10 +185,13 @@ class Gateway:
         route = controls.template if controls else path if path in _HOT else self._pages.route_of(path)
         shown = method if method in _METHODS else "OTHER"
         trace = begin_request(shown, route or UNKNOWN_ROUTE, scope["headers"])
-        asked, _ = read_headers(scope["headers"])
+        asked, refusal = read_headers(scope["headers"])
         internal = asked.secret is not None and bool(self._secret) and hmac.compare_digest(asked.secret, self._secret)
         posted = self._posted(scope, receive, asked)
-        if controls is not None:
+        answer: Page | ApiError
+        if refusal is not None:
+            answer = refusal
+        elif controls is not None:
             answer = await self._controlled(controls, method, scope, posted)
         else:
             answer = await self._page(path, method, route, internal=internal, posted=posted)

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from serve_app.api.errors import ApiError, body_too_large, body_too_slow, invalid
+from serve_app.api.errors import ApiError, body_too_large, body_too_slow, headers_too_large, invalid
 from serve_app.gateway.decide import DOWNSHIFT_HEADER, MODE_HEADER, VERSION_HEADER
 
 Scope = Mapping[str, Any]
@@ -25,6 +25,8 @@ DISCONNECT: Final = "http.disconnect"
 
 SECRET_HEADER: Final = b"x-headroom-internal"
 BODY_TIMEOUT_S: Final = 30.0
+MAX_HEADER_BYTES: Final = 64 * 1024
+"""All names and values together. What the server before us holds while they come is its own limit."""
 _SWEEP_S: Final = 1.0
 
 _MODE: Final = MODE_HEADER.encode()
@@ -56,13 +58,17 @@ def read_headers(headers: Iterable[tuple[bytes, bytes]]) -> tuple[Asked, ApiErro
     """One pass. Two values of what is said once are refused; a request id that is no plain word is replaced."""
     found: dict[bytes, bytes] = {}
     refusal = None
+    num_bytes = 0
     for name, value in headers:
+        num_bytes += len(name) + len(value)
         if name in _WANTED:
             if name in found and found[name] != value:
                 if name in _SAID_ONCE:
                     refusal = invalid(f"Two different headers `{name.decode()}`. Send one.", param=name.decode())
                 value = found[name] + b"," + value
             found[name] = value
+    if num_bytes > MAX_HEADER_BYTES:
+        refusal = headers_too_large(MAX_HEADER_BYTES)
     request_id = found.get(b"x-request-id")
     if request_id is None or _REQUEST_ID.fullmatch(request_id) is None:
         request_id = b"%016x" % random.getrandbits(64)

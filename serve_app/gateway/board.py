@@ -96,9 +96,14 @@ class FlightBoard:
             return overloaded(decision.model, retry_after_s=retry_after_s)
         if not bulkheads.has_room(room, tenant):
             return tenant_overloads(decision.model, retry_after_s=retry_after_s)
-        if bulkheads.num_queued(room) and bulkheads.wait_s(room) > self._engines.deadlines.queue_s:
+        if bulkheads.num_queued(room) and bulkheads.wait_s(room) > self._patience_s(decision):
             return overloaded(decision.model, retry_after_s=retry_after_s)
         return None
+
+    def _patience_s(self, decision: Decision) -> float:
+        """Half of the mode's target may pass waiting: later its answer would come too late to keep the promise."""
+        limit_s = self._engines.deadlines.queue_s
+        return limit_s if decision.settings is None else min(limit_s, decision.settings.latency_target_s / 2)
 
     async def aclose(self) -> None:
         """Wait for answers that are being stored."""

@@ -13,7 +13,8 @@ from math import ceil
 from typing import Final
 
 MAX_RETRY_S: Final = 60
-_SMOOTHING: Final = 0.1
+_PACE_WINDOW_S: Final = 1.0
+"""Requests leave in bursts, as batches end: a pace is only what a whole second shows."""
 
 
 @dataclass(slots=True, eq=False)
@@ -34,9 +35,10 @@ class _Room:
     queues: OrderedDict[str, deque[Ticket]] = field(default_factory=OrderedDict)
     """By tenant, the one whose turn is next first; none is empty."""
     num_queued: int = 0
-    left_s: float | None = None
+    paced_from_s: float | None = None
+    num_left: int = 0
     gap_s: float = 0.0
-    """Smoothed time between two who left while others waited; 0 before any."""
+    """Mean time between two who left while others waited; 0 before any."""
 
 
 class Bulkheads:
@@ -129,10 +131,10 @@ class Bulkheads:
         self._on_queued(room, by)
 
     def _pace(self, found: _Room, now_s: float) -> None:
-        if not found.num_queued:
-            found.left_s = None
+        if not found.num_queued or found.paced_from_s is None:
+            found.paced_from_s, found.num_left = now_s if found.num_queued else None, 0
             return
-        if found.left_s is not None:
-            gap_s = now_s - found.left_s
-            found.gap_s = gap_s if found.gap_s == 0.0 else found.gap_s + _SMOOTHING * (gap_s - found.gap_s)
-        found.left_s = now_s
+        found.num_left += 1
+        if now_s - found.paced_from_s >= _PACE_WINDOW_S:
+            found.gap_s = (now_s - found.paced_from_s) / found.num_left
+            found.paced_from_s, found.num_left = now_s, 0

@@ -1,4 +1,4 @@
-"""Why a request would go where: the decision of this moment as a value for eyes. Changes nothing."""
+"""Why a request would go where: the decision of this moment as a value for eyes. Sends nothing."""
 
 from __future__ import annotations
 
