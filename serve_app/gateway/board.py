@@ -101,9 +101,9 @@ class FlightBoard:
         return None
 
     def _patience_s(self, decision: Decision) -> float:
-        """Half of the mode's target may pass waiting: later its answer would come too late to keep the promise."""
+        """A third of the mode's target may pass waiting: later its answer would come too late to keep the promise."""
         limit_s = self._engines.deadlines.queue_s
-        return limit_s if decision.settings is None else min(limit_s, decision.settings.latency_target_s / 2)
+        return limit_s if decision.settings is None else min(limit_s, decision.settings.latency_target_s / 3)
 
     async def aclose(self) -> None:
         """Wait for answers that are being stored."""

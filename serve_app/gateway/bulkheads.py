@@ -13,8 +13,8 @@ from math import ceil
 from typing import Final
 
 MAX_RETRY_S: Final = 60
-_PACE_WINDOW_S: Final = 1.0
-"""Requests leave in bursts, as batches end: a pace is only what a whole second shows."""
+_PACE_WINDOW_S: Final = 2.0
+"""Requests leave in bursts, as batches end: a pace is only what some time shows."""
 
 
 @dataclass(slots=True, eq=False)

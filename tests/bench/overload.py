@@ -72,13 +72,22 @@ class Connections:
 
     async def post(self, body: bytes) -> tuple[bytes, bytes]:
         """Head and body of the answer. Raises OSError or EOFError when the connection fails."""
-        reader, writer = self._idle.pop() if self._idle else await asyncio.open_connection(*self._address)
+        reader, writer = self._take() or await asyncio.open_connection(*self._address)
         writer.write(_HEAD % len(body) + body)
         head = await reader.readuntil(b"\r\n\r\n")
         length = int(head.partition(b"content-length: ")[2].split(b"\r\n")[0])
         answer = await reader.readexactly(length)
         self._idle.append((reader, writer))
         return head, answer
+
+
+    def _take(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter] | None:
+        """One that the server has not closed meanwhile."""
+        while self._idle:
+            reader, writer = self._idle.pop()
+            if not reader.at_eof():
+                return reader, writer
+        return None
 
 
 async def _ask(to: Connections, number: int, intended_s: float) -> Asked:
