@@ -80,7 +80,6 @@ class Connections:
         self._idle.append((reader, writer))
         return head, answer
 
-
     def _take(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter] | None:
         """One that the server has not closed meanwhile."""
         while self._idle:
