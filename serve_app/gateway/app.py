@@ -88,7 +88,7 @@ class Gateway:
             ),
             bulkheads=Bulkheads(max_queued=limits.max_queued, on_queued=self._queued),
         )
-        self._loads = engines.loads
+        self._loads, self._bulkheads = engines.loads, engines.bulkheads
         self._steering = Steering(engines=engines, clock=clock)
         self._probes = PulseProbes(loads=engines.loads, pool=self._pool, hang_after_s=limits.hang_after_s)
         self._bodies = BodyReader(max_bytes=limits.max_body_bytes, clock=clock)
@@ -134,6 +134,7 @@ class Gateway:
         self._meters.expect(mode.name for mode in self._settings.modes)
         self._catalog = make_catalog(self._settings, table)
         self._loads.keep(table.backends)
+        self._bulkheads.keep_only(frozenset(f"{one.model}@{one.weights_version}" for one in table.backends))
         self._probes.update(table.backends, table.internal_secret)
         self._meters.expect_models(self._catalog.models, {backend.deployment for backend in table.backends})
         self.show_breakers()

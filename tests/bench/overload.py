@@ -180,7 +180,6 @@ def measure(*, duration_s: float) -> list[Row]:
 def _plot(rows: list[Row]) -> str:
     series = [
         Series(name="offered", points=tuple((float(row.times), row.offered_per_s) for row in rows)),
-        Series(name="answered", points=tuple((float(row.times), row.answered_per_s) for row in rows)),
         Series(name="good", points=tuple((float(row.times), max(0.1, row.good_per_s)) for row in rows)),
     ]
     RESULTS.mkdir(exist_ok=True)
