@@ -46,6 +46,7 @@ SUBCOMMANDS: dict[str, Subcommand] = {
     "keys": Subcommand("serve_app.commands.keys", "Make, list, show and revoke the keys of callers."),
     "cache": Subcommand("serve_app.commands.cache", "Replay recorded traffic at other cache times, or pin one."),
     "scale": Subcommand("serve_app.commands.scale", "Show how many of each there are and why, or set one by hand."),
+    "route": Subcommand("serve_app.commands.route", "Explain where a request would go now, and why."),
     "config": Subcommand("serve_app.commands.config", "Check, explain and show cluster.yaml."),
     "models": Subcommand("serve_app.commands.models", "Make, list and verify models; load, unload, wake and pin them."),
     "backup": Subcommand("serve_app.commands.backup", "Save configuration, state and weights, and bring them back."),

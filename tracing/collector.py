@@ -62,7 +62,13 @@ class Collector(Registered):
 
     def declare(self, *, modes: Sequence[str], models: Sequence[str], cache_types: Sequence[str] = ("memory",)) -> None:
         """Create every counter and histogram at 0 for these label values; `names.NO_MODE` is added to the modes."""
-        declared = {"mode": (*modes, names.NO_MODE), "model": tuple(models), "cache_type": tuple(cache_types)}
+        declared = {
+            "mode": (*modes, names.NO_MODE),
+            "model": tuple(models),
+            "cache_type": tuple(cache_types),
+            "from": tuple(modes),  # a downshift's; those between models of one mode are too many pairs
+            "to": tuple(modes),
+        }
         for metric in names.METRICS.values():
             if isinstance(metric, names.Gauge):
                 continue

@@ -295,6 +295,34 @@ REQUESTS_IN_FLIGHT = Gauge(
     labels=("model",),
     merge=Merge.SUM,
 )
+REQUESTS_QUEUED = Gauge(
+    name="headroom_requests_queued",
+    help="Requests that wait in the gateways for this model.",
+    labels=("model",),
+    merge=Merge.SUM,
+)
+DOWNSHIFTS = Counter(
+    name="headroom_downshifts_total",
+    help="Requests answered one step down under pressure: modes, or models within one mode.",
+    labels=("from", "to"),
+)
+SHED = Counter(
+    name="headroom_shed_total",
+    help="Requests refused because more came than can be answered in time.",
+    labels=("mode",),
+)
+RETRIES = Counter(
+    name="headroom_retries_total",
+    help="Requests sent to another replica before anything was answered.",
+    labels=("model",),
+)
+BREAKER_STATE = Gauge(
+    name="headroom_breaker_state",
+    help="Worst breaker of the deployment's replicas: 0 closed, 1 half open, 2 open; summed over gateways.",
+    labels=("deployment",),
+    max_values=256,
+    merge=Merge.SUM,
+)
 CACHE_HITS = Counter(
     name="cache_hits_total",
     help="Answers given from the response cache.",
@@ -643,7 +671,6 @@ METRICS: dict[str, Metric] = {
 class Later(StrEnum):
     """Metrics that alert rules read already and nothing records yet. Who records one moves it up, declared."""
 
-    REQUESTS_QUEUED = "headroom_requests_queued"
     WORKER_UP = "headroom_worker_up"
     CONNECTION_UP = "headroom_connection_up"
 

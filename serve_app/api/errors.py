@@ -86,6 +86,18 @@ def invalid(message: str, *, param: str | None = None, code: str | None = None) 
     )
 
 
+def conflict(message: str, *, param: str | None = None, code: str) -> ApiError:
+    """409: the request is in order, but not as things stand now."""
+    return ApiError(
+        status=HTTPStatus.CONFLICT,
+        message=message,
+        type="invalid_request_error",
+        param=param,
+        code=code,
+        outcome=Outcome.REJECTED,
+    )
+
+
 def not_found(message: str, *, param: str | None = None, code: str) -> ApiError:
     return ApiError(
         status=HTTPStatus.NOT_FOUND,
@@ -135,6 +147,16 @@ def method_not_allowed(method: str, path: str, allow: str) -> ApiError:
         type="invalid_request_error",
         code="method_not_allowed",
         allow=allow,
+        outcome=Outcome.REJECTED,
+    )
+
+
+def headers_too_large(limit_bytes: int) -> ApiError:
+    return ApiError(
+        status=HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
+        message=f"The request's headers are larger than the limit of {limit_bytes} bytes.",
+        type="invalid_request_error",
+        code="headers_too_large",
         outcome=Outcome.REJECTED,
     )
 

@@ -199,6 +199,49 @@ class ModelAnswer(WireModel):
     message: str
 
 
+class RouteAsked(BaseModel):
+    """POST /admin/route/explain: a request's body, and what its headers would say."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    request: dict[str, Any]
+    mode: str | None = None
+    weights_version: str | None = None
+    downshift: bool = True
+
+
+class RouteStep(WireModel):
+    """`why_not` is None where the model is well."""
+
+    mode: str
+    model: str
+    why_not: str | None
+
+
+class RouteReplica(WireModel):
+    """`rank` counts from 0, None: would not be asked; `passed_over` says why it is not the first."""
+
+    replica: str
+    deployment: str
+    rank: int | None
+    in_flight: int
+    max_num_seqs: int
+    breaker: str
+    passed_over: str | None
+
+
+class RouteView(WireModel):
+    """Where a request would go now. `steps` are its model and those below, `replicas` are of the first step."""
+
+    model: str
+    outcome: str
+    mode: str = ""
+    weights_version: str = ""
+    cache: str = ""
+    steps: tuple[RouteStep, ...] = ()
+    replicas: tuple[RouteReplica, ...] = ()
+
+
 class AlertView(WireModel):
     """One entry of GET /v1/alerts. Times in seconds since 1970, None: not yet. `device` empty: the whole fleet."""
 

@@ -101,6 +101,9 @@ def _mode(name: str, section: ModeSection) -> ModeSettings:
         latency_target_s=section.latency_target_s,
         cache_ttl_s=section.cache_ttl_s,
         hit_rate_target=section.hit_rate_target,
+        first_token_timeout_s=section.first_token_timeout_s,
+        between_tokens_timeout_s=section.between_tokens_timeout_s,
+        downshift_to=section.downshift_to,
     )
 
 
@@ -115,6 +118,9 @@ def _gateway(section: GatewaySection) -> GatewaySettings:
         first_token_timeout_s=section.first_token_timeout_s,
         between_tokens_timeout_s=section.between_tokens_timeout_s,
         wake_timeout_s=section.wake_timeout_s,
+        max_queued=section.max_queued,
+        queue_timeout_s=section.queue_timeout_s,
+        hang_after_s=section.hang_after_s,
     )
 
 

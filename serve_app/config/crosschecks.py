@@ -20,6 +20,7 @@ def cross_problems(args: Mapping[str, Any], document: Document, prefix: Location
         *_shadowed_ids(models, modes),
         *_candidates(models, modes),
         *_lengths(models, modes),
+        *_downshifts(modes),
         *health_findings(args),
         *_certificate(args.get("access")),
         *scaling_findings(args, tuple(model for _, model, _ in models)),
@@ -107,6 +108,26 @@ def _certificate(access: object) -> Iterator[Finding]:
     missing = [name for name in ("certificate_file", "key_file") if keys.get(name) is None]
     if len(missing) == 1:
         yield ("access",), f"has no {missing[0]}", "both certificate_file and key_file, or neither", ""
+def _downshifts(modes: dict[str, Mapping[str, Any]]) -> Iterator[Finding]:
+    """A way down names modes that exist and never comes back to where it began."""
+    ways = {mode: keys.get("downshift_to") for mode, keys in modes.items()}
+    for mode, below in ways.items():
+        location: Location = ("modes", mode, "downshift_to")
+        if isinstance(below, str) and below not in modes:
+            expected = f"one of the modes: {', '.join(modes)}"
+            yield location, f"is {value_text(below)}", expected, did_you_mean(below, tuple(modes))
+        elif _comes_back(mode, ways):
+            yield location, f"is {value_text(below)}", "a way down that does not come back to its own mode", ""
+
+
+def _comes_back(mode: str, ways: Mapping[str, Any]) -> bool:
+    at, seen = ways.get(mode), set[str]()
+    while isinstance(at, str) and at not in seen:
+        if at == mode:
+            return True
+        seen.add(at)
+        at = ways.get(at)
+    return False
 
 
 def _is_int(value: object) -> bool:

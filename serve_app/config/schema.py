@@ -99,6 +99,15 @@ class ModeSection(Section):
     latency_target_s: float = Field(
         5.0, gt=0.0, le=3600.0, description="Time within which 95 % of requests should be answered, in seconds."
     )
+    first_token_timeout_s: float | None = Field(
+        None, gt=0.0, le=3600.0, description="The gateway's longest wait of this name, for this mode; null takes that."
+    )
+    between_tokens_timeout_s: float | None = Field(
+        None, gt=0.0, le=3600.0, description="The same between two pieces of an answer."
+    )
+    downshift_to: Name | None = Field(
+        None, description="Mode whose models answer, and say so, while this mode's are under pressure; null: none."
+    )
     cache_ttl_s: float = Field(
         300.0, ge=0.0, le=MAX_CACHE_TTL_S, description="How long an answer may be given again, in seconds; 0 never."
     )
@@ -139,6 +148,18 @@ class GatewaySection(Section):
     )
     wake_timeout_s: float = Field(
         60.0, gt=0.0, le=3600.0, description="Longest wait of a request for a model that wakes up, in seconds."
+    )
+    max_queued: int = Field(
+        256, ge=0, le=100_000, description="Most requests that wait for a model in one gateway process."
+    )
+    queue_timeout_s: float = Field(
+        30.0, gt=0.0, le=3600.0, description="Longest wait there, in seconds; who would wait longer is refused at once."
+    )
+    hang_after_s: float = Field(
+        10.0,
+        gt=0.0,
+        le=3600.0,
+        description="An engine with requests and silent for so long, in seconds, is asked whether it still answers.",
     )
 
 

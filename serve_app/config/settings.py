@@ -94,6 +94,11 @@ class ModeSettings:
     hit_rate_target: float | None = None
     """Under it the time to live is raised, within bounds; None: never."""
     cache_ttl_source: TtlSource = TtlSource.CONFIGURED
+    first_token_timeout_s: float | None = None
+    """None: the gateway's."""
+    between_tokens_timeout_s: float | None = None
+    downshift_to: str | None = None
+    """Mode that answers while this one's models are under pressure."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,6 +120,11 @@ class GatewaySettings:
     between_tokens_timeout_s: float
     wake_timeout_s: float = 60.0
     """Longest wait of a request for a model that wakes up."""
+    max_queued: int = 256
+    """Requests that wait for one model in one gateway."""
+    queue_timeout_s: float = 30.0
+    hang_after_s: float = 10.0
+    """Silence of an engine that holds requests, after which it is asked whether it still answers."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -87,10 +87,10 @@ def read_error(status: int, body: bytes, *, model: str) -> ApiError:
     )
 
 
-def went_away(model: str) -> ApiError:
+def went_away(model: str, *, retry_after_s: int = RETRY_S) -> ApiError:
     """503: no replica answered before anything was sent, so the same request may simply be sent again."""
     message = f"No replica of '{model}' could take the request. Nothing was answered yet; try again."
-    return unavailable(message, code="engine_unavailable", retry_after_s=RETRY_S, origin=Origin.ENGINE)
+    return unavailable(message, code="engine_unavailable", retry_after_s=retry_after_s, origin=Origin.ENGINE)
 
 
 def died_midway(model: str) -> ApiError:

@@ -21,6 +21,7 @@ from serve_app.engines.protocol import Endpoint
 from serve_app.gateway.answer_headers import own_headers
 from serve_app.gateway.asgi import Asked, BodyReader, Receive, Scope, Send, read_headers, send_whole
 from serve_app.gateway.board import KEPT_BYTES, FlightBoard
+from serve_app.gateway.bulkheads import Bulkheads
 from serve_app.gateway.cache import ENTRY_OVERHEAD_BYTES, MemoryStore, Store
 from serve_app.gateway.cache_log import RecordingStore
 from serve_app.gateway.catalog import Catalog, make_catalog
@@ -30,9 +31,11 @@ from serve_app.gateway.loads import Loads, RetryBudget
 from serve_app.gateway.meters import Meters
 from serve_app.gateway.pages import MODEL_ROUTE, Page, Pages
 from serve_app.gateway.peers import Peers
+from serve_app.gateway.pulse_probes import PulseProbes
 from serve_app.gateway.redis_store import RedisStore
 from serve_app.gateway.routing_table import RoutingTable
 from serve_app.gateway.run_terms import Deadlines, Engines
+from serve_app.gateway.steering import Steering
 from serve_app.gateway.upstream import Pool, address_of
 from serve_app.gateway.waker import Waker
 from tracing.metrics import Recorder
@@ -78,14 +81,22 @@ class Gateway:
         self._peers = Peers(pool=self._pool, silence_s=silence_s, clock=clock)
         engines = Engines(
             pool=self._pool,
-            loads=Loads(clock),
+            loads=Loads(clock, hang_after_s=limits.hang_after_s),
             retries=RetryBudget(),
             deadlines=Deadlines(
-                first_token_s=limits.first_token_timeout_s, between_tokens_s=limits.between_tokens_timeout_s
+                first_token_s=limits.first_token_timeout_s,
+                between_tokens_s=limits.between_tokens_timeout_s,
+                queue_s=limits.queue_timeout_s,
             ),
+            bulkheads=Bulkheads(max_queued=limits.max_queued, on_queued=self._queued),
         )
+        self._loads, self._bulkheads = engines.loads, engines.bulkheads
+        self._steering = Steering(engines=engines, clock=clock)
+        self._probes = PulseProbes(loads=engines.loads, pool=self._pool, hang_after_s=limits.hang_after_s)
         self._bodies = BodyReader(max_bytes=limits.max_body_bytes, clock=clock)
-        self._board = FlightBoard(engines=engines, store=self._store, meters=self._meters)
+        self._board = FlightBoard(
+            engines=engines, store=self._store, meters=self._meters, on_ended=self._steering.ended
+        )
         self._inference = Inference(
             tenant=tenant,
             replica=replica,
@@ -93,6 +104,9 @@ class Gateway:
             bodies=self._bodies,
             store=self._store,
             board=self._board,
+            engines=engines,
+            steering=self._steering,
+            probes=self._probes,
             peers=self._peers,
             meters=self._meters,
             waker=Waker(control=control, clock=clock, timeout_s=limits.wake_timeout_s),
@@ -104,6 +118,8 @@ class Gateway:
             store=self._store,
             meters=self._meters,
             peers=self._peers,
+            explain=self._inference.explain,
+            downshift_stats=self._steering.stats,
             replica=replica,
             created=created if created is not None else int(time.time()),
         )
@@ -119,10 +135,26 @@ class Gateway:
             self._settings = replace(self._settings, models=table.offer.models, modes=table.offer.modes)
         self._meters.expect(mode.name for mode in self._settings.modes)
         self._catalog = make_catalog(self._settings, table)
+        self._loads.keep(table.backends)
+        self._bulkheads.keep_only(frozenset(f"{one.model}@{one.weights_version}" for one in table.backends))
+        self._probes.update(table.backends, table.internal_secret)
+        self._meters.expect_models(self._catalog.models, {backend.deployment for backend in table.backends})
+        self.show_breakers()
         self._inference.update(self._catalog, table)
         self._pages.update(self._catalog, table.peers, self._settings)
         self._peers.update(table.internal_secret)
         self._pool.keep_only({address_of(url) for url in _urls(table)})
+
+    def show_breakers(self) -> None:
+        """Bring `headroom_breaker_state` up to now: an open one becomes half open by time alone."""
+        states: dict[str, int] = {}
+        for backend in self._table.backends if self._table else ():
+            state = int(self._loads.state(backend.replica))
+            states[backend.deployment] = max(state, states.get(backend.deployment, 0))
+        self._meters.breakers(states)
+
+    def _queued(self, room: str, by: int) -> None:
+        self._meters.queued(room.rpartition("@")[0], by)
 
     @property
     def paths(self) -> frozenset[str]:
@@ -148,6 +180,7 @@ class Gateway:
             await self._other(scope, receive, send)
 
     async def aclose(self) -> None:
+        self._probes.close()
         await self._board.aclose()
         await self._store.aclose()
         self._pool.close()
@@ -160,10 +193,13 @@ class Gateway:
         route = controls.template if controls else path if path in _HOT else self._pages.route_of(path)
         shown = method if method in _METHODS else "OTHER"
         trace = begin_request(shown, route or UNKNOWN_ROUTE, scope["headers"])
-        asked, _ = read_headers(scope["headers"])
+        asked, refusal = read_headers(scope["headers"])
         internal = asked.secret is not None and bool(self._secret) and hmac.compare_digest(asked.secret, self._secret)
         posted = self._posted(scope, receive, asked)
-        if controls is not None:
+        answer: Page | ApiError
+        if refusal is not None:
+            answer = refusal
+        elif controls is not None:
             answer = await self._controlled(controls, method, scope, posted)
         else:
             answer = await self._page(path, method, route, internal=internal, posted=posted)

@@ -9,8 +9,8 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from serve_app.api.errors import ApiError, body_too_large, body_too_slow, invalid
-from serve_app.gateway.decide import MODE_HEADER
+from serve_app.api.errors import ApiError, body_too_large, body_too_slow, headers_too_large, invalid
+from serve_app.gateway.decide import DOWNSHIFT_HEADER, MODE_HEADER, VERSION_HEADER
 
 Scope = Mapping[str, Any]
 Message = Mapping[str, Any]
@@ -25,11 +25,17 @@ DISCONNECT: Final = "http.disconnect"
 
 SECRET_HEADER: Final = b"x-headroom-internal"
 BODY_TIMEOUT_S: Final = 30.0
+MAX_HEADER_BYTES: Final = 64 * 1024
+"""All names and values together. What the server before us holds while they come is its own limit."""
 _SWEEP_S: Final = 1.0
 
 _MODE: Final = MODE_HEADER.encode()
+_VERSION: Final = VERSION_HEADER.encode()
+_DOWNSHIFT: Final = DOWNSHIFT_HEADER.encode()
+_SAID_ONCE: Final = frozenset({_MODE, _VERSION, _DOWNSHIFT})
+_YES_OR_NO: Final = {b"yes": True, b"no": False}
 _WANTED: Final = frozenset(
-    {_MODE, SECRET_HEADER, b"cache-control", b"x-request-id", b"content-length", b"transfer-encoding"}
+    {*_SAID_ONCE, SECRET_HEADER, b"cache-control", b"x-request-id", b"content-length", b"transfer-encoding"}
 )
 _REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
 
@@ -39,6 +45,9 @@ class Asked:
     """What the gateway reads of a request's headers."""
 
     mode: bytes | None
+    version: bytes | None
+    """The weights version that the caller pins."""
+    may_downshift: bool
     secret: bytes | None
     cache_control: bytes | None
     request_id: bytes
@@ -46,22 +55,31 @@ class Asked:
 
 
 def read_headers(headers: Iterable[tuple[bytes, bytes]]) -> tuple[Asked, ApiError | None]:
-    """One pass. Two different modes are refused; a request id that is no plain word is replaced."""
+    """One pass. Two values of what is said once are refused; a request id that is no plain word is replaced."""
     found: dict[bytes, bytes] = {}
     refusal = None
+    num_bytes = 0
     for name, value in headers:
+        num_bytes += len(name) + len(value)
         if name in _WANTED:
             if name in found and found[name] != value:
-                if name == _MODE:
-                    refusal = invalid(f"Two different headers `{MODE_HEADER}`. Send one.", param=MODE_HEADER)
+                if name in _SAID_ONCE:
+                    refusal = invalid(f"Two different headers `{name.decode()}`. Send one.", param=name.decode())
                 value = found[name] + b"," + value
             found[name] = value
+    if num_bytes > MAX_HEADER_BYTES:
+        refusal = headers_too_large(MAX_HEADER_BYTES)
     request_id = found.get(b"x-request-id")
     if request_id is None or _REQUEST_ID.fullmatch(request_id) is None:
         request_id = b"%016x" % random.getrandbits(64)
+    may_downshift = _YES_OR_NO.get(found.get(_DOWNSHIFT, b"yes").strip().lower())
+    if may_downshift is None and refusal is None:
+        refusal = invalid(f"The header `{DOWNSHIFT_HEADER}` must be yes or no.", param=DOWNSHIFT_HEADER)
     length = found.get(b"content-length", b"")
     asked = Asked(
         mode=found.get(_MODE),
+        version=found.get(_VERSION),
+        may_downshift=may_downshift is not False,
         secret=found.get(SECRET_HEADER),
         cache_control=found.get(b"cache-control"),
         request_id=request_id,

@@ -13,7 +13,7 @@ from typing import Final
 from serve_app.api.errors import ApiError
 from serve_app.gateway.answer_headers import CacheState
 from serve_app.gateway.cache import Entry, Store
-from serve_app.gateway.decide import Bypass, Decision, throttled, too_many
+from serve_app.gateway.decide import OVERLOADED, Bypass, Decision, overloaded, tenant_overloads, throttled, too_many
 from serve_app.gateway.flight import Flight
 from serve_app.gateway.meters import Meters
 from serve_app.gateway.routing_table import Backend
@@ -28,7 +28,10 @@ MAX_RUNS: Final = 4096
 
 
 class FlightBoard:
-    def __init__(self, *, engines: Engines, store: Store, meters: Meters) -> None:
+    def __init__(
+        self, *, engines: Engines, store: Store, meters: Meters, on_ended: Callable[[Decision, Report], None]
+    ) -> None:
+        self._on_ended = on_ended
         self._engines = engines
         self._store = store
         self._meters = meters
@@ -46,14 +49,15 @@ class FlightBoard:
         self,
         decision: Decision,
         *,
+        tenant: str,
         request_head: Callable[[Backend], bytes],
         on_report: Callable[[Report], None],
     ) -> tuple[Flight, CacheState] | ApiError:
         """Start a run for this request. Attach a reader before the next `await`."""
-        if self._engines.loads.num_in_flight >= MAX_RUNS:
-            return too_many(MAX_RUNS)
-        if self._engines.loads.takes_none(decision.backends):
-            return throttled(decision.model)
+        refusal = self._refusal(decision, tenant)
+        if refusal is not None:
+            self._meters.shed(decision.mode)
+            return refusal
         flight = Flight(kept_bytes=KEPT_BYTES if decision.key is not None else 0)
         shared = decision.key is not None and decision.bypass is None
         if shared:
@@ -62,13 +66,44 @@ class FlightBoard:
 
         def ended(report: Report) -> None:
             self._meters.run_ended(decision.model, report, stream=decision.stream)
+            if report.failure is not None and report.failure.code == OVERLOADED:
+                self._meters.shed(decision.mode)
+            self._on_ended(decision, report)
             on_report(report)
             self._settle(decision, flight, report)
 
-        run = Run(engines=self._engines, decision=decision, flight=flight, request_head=request_head, on_ended=ended)
+        run = Run(
+            engines=self._engines,
+            decision=decision,
+            flight=flight,
+            request_head=request_head,
+            on_ended=ended,
+            tenant=tenant,
+        )
         self._meters.run_began(decision.model)
         run.start()
         return flight, CacheState.MISS if shared else CacheState.BYPASS
+
+    def _refusal(self, decision: Decision, tenant: str) -> ApiError | None:
+        """Who cannot be answered in time is told so at once."""
+        if self._engines.loads.num_in_flight >= MAX_RUNS:
+            return too_many(MAX_RUNS)
+        if self._engines.loads.takes_none(decision.backends):
+            return throttled(decision.model)
+        bulkheads, room = self._engines.bulkheads, decision.room
+        retry_after_s = bulkheads.retry_after_s(room)
+        if not bulkheads.has_room(room, ""):
+            return overloaded(decision.model, retry_after_s=retry_after_s)
+        if not bulkheads.has_room(room, tenant):
+            return tenant_overloads(decision.model, retry_after_s=retry_after_s)
+        if bulkheads.num_queued(room) and bulkheads.wait_s(room) > self._patience_s(decision):
+            return overloaded(decision.model, retry_after_s=retry_after_s)
+        return None
+
+    def _patience_s(self, decision: Decision) -> float:
+        """A third of the mode's target may pass waiting: later its answer would come too late to keep the promise."""
+        limit_s = self._engines.deadlines.queue_s
+        return limit_s if decision.settings is None else min(limit_s, decision.settings.latency_target_s / 3)
 
     async def aclose(self) -> None:
         """Wait for answers that are being stored."""

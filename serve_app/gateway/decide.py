@@ -1,30 +1,36 @@
 """Where a checked request goes and how: mode, model, body to forward, cache key or the reason for none.
 
 Pure: the same request, terms and catalog give the same decision. Knows no HTTP, no clock, no load; which of
-several equal backends is asked first is `backend_order`.
+several equal backends is asked first is `choose`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from enum import StrEnum
+from hashlib import blake2b
 from http import HTTPStatus
 from typing import Any
 
 import orjson
 
-from serve_app.api.errors import ApiError, Origin, Outcome, invalid, not_found, unavailable
+from serve_app.api.errors import ApiError, Origin, Outcome, conflict, invalid, not_found, unavailable
 from serve_app.api.requests import InferenceRequest
 from serve_app.config.settings import ModeSettings
 from serve_app.engines.protocol import Endpoint
 from serve_app.gateway.cache_key import cache_key
+from serve_app.gateway.canary import falls_into
 from serve_app.gateway.catalog import Catalog
 from serve_app.gateway.routing_table import Backend
 from tracing.names import NO_MODE
 
 MODE_HEADER = "x-headroom-mode"
+VERSION_HEADER = "x-headroom-weights-version"
+DOWNSHIFT_HEADER = "x-headroom-downshift"
 NOT_READY_RETRY_S = 5
+OVERLOADED = "overloaded"
+PREFIX_CHARS = 1024
 
 
 class Bypass(StrEnum):
@@ -37,6 +43,7 @@ class Bypass(StrEnum):
     """Not read, but the fresh answer is stored."""
     OWNER_AWAY = "owner_away"
     """The gateway replica that keeps the key does not answer, so this one answers without a cache."""
+    DOWNSHIFTED = "downshifted"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,6 +52,9 @@ class Terms:
 
     tenant: str
     mode: str | None = None
+    pinned: str | None = None
+    """The one weights version that may answer."""
+    may_downshift: bool = True
     no_store: bool = False
     no_cache: bool = False
 
@@ -69,6 +79,17 @@ class Decision:
     key: bytes | None
     bypass: Bypass | None
     cache_ttl_s: float
+    settings: ModeSettings | None
+    """Of the mode; None where none was asked for."""
+    prefix: bytes | None
+    """Equal for requests that begin alike, so that one replica's prefix cache serves them; None with one replica."""
+    downshifted_from: str | None = None
+    """The mode, or within one mode the model, that was under pressure."""
+
+    @property
+    def room(self) -> str:
+        """Requests of one model and weights version wait for the same replicas."""
+        return f"{self.model}@{self.weights_version}"
 
     @property
     def weights_version(self) -> str:
@@ -98,20 +119,21 @@ def decide(request: InferenceRequest, terms: Terms, catalog: Catalog) -> Decisio
     if model is None:
         asleep = next((candidate for candidate in candidates if candidate in catalog.wakeable), None)
         return Asleep(asleep) if asleep is not None else _not_ready(candidates, mode, catalog)
-    return _length_problem(request, model, catalog) or _decision(request, terms, mode, catalog.serving[model])
+    problem = _pin_problem(terms, model, catalog) or _length_problem(request, model, catalog)
+    return problem or _decision(request, terms, mode, model, catalog)
 
 
-def backend_order(
-    backends: tuple[Backend, ...], in_flight: Mapping[str, int], *, turn: int, suspects: Collection[str] = ()
-) -> tuple[Backend, ...]:
-    """Backends to try, least loaded for its size first; `turn` rotates equals, suspects come last."""
-    if len(backends) == 1:
-        return backends
-    start = turn % len(backends)
-    rotated = backends[start:] + backends[:start]
-    return tuple(
-        sorted(rotated, key=lambda b: (b.replica in suspects, in_flight.get(b.replica, 0) / max(1, b.max_num_seqs)))
-    )
+def decide_lower(
+    request: InferenceRequest, terms: Terms, catalog: Catalog, *, mode: ModeSettings, model: str, instead_of: str
+) -> Decision | None:
+    """The same request one step down, by the other mode's defaults; None where this model cannot take it.
+
+    Such an answer is neither looked up nor stored: who asks again without pressure shall not get it.
+    """
+    if model not in catalog.serving or _pin_problem(terms, model, catalog) or _length_problem(request, model, catalog):
+        return None
+    lower = _decision(request, terms, mode, model, catalog)
+    return replace(lower, key=None, bypass=Bypass.DOWNSHIFTED, downshifted_from=instead_of)
 
 
 def _mode(request: InferenceRequest, terms: Terms, catalog: Catalog) -> ModeSettings | ApiError | None:
@@ -163,38 +185,71 @@ def _length_problem(request: InferenceRequest, model: str, catalog: Catalog) -> 
     return None
 
 
+def _pin_problem(terms: Terms, model: str, catalog: Catalog) -> ApiError | None:
+    versions = catalog.versions[model]
+    if terms.pinned is None or terms.pinned in versions:
+        return None
+    message = f"The model '{model}' serves no weights '{terms.pinned[:64]}' now. It serves: {', '.join(versions)}."
+    return conflict(message, param=VERSION_HEADER, code="weights_version_not_serving")
+
+
 def _decision(
-    request: InferenceRequest, terms: Terms, mode: ModeSettings | None, backends: tuple[Backend, ...]
+    request: InferenceRequest, terms: Terms, mode: ModeSettings | None, model: str, catalog: Catalog
 ) -> Decision:
-    fields = _forwarded(request, mode, backends[0].model)
+    fields = _forwarded(request, mode, model)
     bypass = _bypass(terms, mode)
     keyed = bypass is None or bypass is Bypass.NO_CACHE
     mode_name = mode.name if mode else NO_MODE
+    backends = _of_one_version(request, terms, mode_name, model, fields, catalog)
     return Decision(
         endpoint=request.endpoint,
         asked_for=request.model or "",
         mode=mode_name,
-        model=backends[0].model,
+        model=model,
         backends=backends,
         body=orjson.dumps(_with_usage(fields, request)),
         stream=request.stream,
         include_usage=request.include_usage,
         num_choices=request.num_choices,
-        key=_key(terms, mode_name, backends[0], request, fields) if keyed else None,
+        key=_key(terms, mode_name, model, backends[0].weights_version, request, fields) if keyed else None,
         bypass=bypass,
         cache_ttl_s=mode.cache_ttl_s if mode else 0.0,
+        settings=mode,
+        prefix=_prefix(fields) if len(backends) > 1 else None,
     )
 
 
-def _key(terms: Terms, mode: str, backend: Backend, request: InferenceRequest, fields: Mapping[str, Any]) -> bytes:
+def _of_one_version(
+    request: InferenceRequest, terms: Terms, mode: str, model: str, fields: Mapping[str, Any], catalog: Catalog
+) -> tuple[Backend, ...]:
+    """Who may answer, of a canary or not; the request itself decides, so that it always meets the same weights."""
+    if terms.pinned is not None:
+        return catalog.versions[model][terms.pinned]
+    canary = catalog.canaries.get(model)
+    if canary is not None:
+        key = _key(terms, mode, model, "", request, fields)
+        if falls_into(key, share=canary.share, seed=canary.seed):
+            return canary.backends
+    return catalog.serving[model]
+
+
+def _key(
+    terms: Terms, mode: str, model: str, version: str, request: InferenceRequest, fields: Mapping[str, Any]
+) -> bytes:
     return cache_key(
         tenant=terms.tenant,
         mode=mode,
-        model=backend.model,
-        weights_version=backend.weights_version,
+        model=model,
+        weights_version=version,
         endpoint=request.endpoint.value,
         fields=fields,
     )
+
+
+def _prefix(fields: Mapping[str, Any]) -> bytes:
+    """Of a conversation its first two messages, so that its later turns begin alike; of a prompt its beginning."""
+    begin = fields["messages"][:2] if "messages" in fields else fields["prompt"][:PREFIX_CHARS]
+    return blake2b(orjson.dumps(begin)[:PREFIX_CHARS], digest_size=8).digest()
 
 
 def _bypass(terms: Terms, mode: ModeSettings | None) -> Bypass | None:
@@ -237,6 +292,31 @@ def too_many(limit: int) -> ApiError:
         type="server_error",
         code="overloaded",
         retry_after_s=1,
+        outcome=Outcome.REJECTED,
+    )
+
+
+def overloaded(model: str, *, retry_after_s: int, waited: bool = False) -> ApiError:
+    """503 of a model with more requests than it can answer in time."""
+    reason = "The request waited for it as long as it may." if waited else "Its queue is full."
+    return ApiError(
+        status=HTTPStatus.SERVICE_UNAVAILABLE,
+        message=f"The model '{model}' has more requests than it can answer. {reason} Try again in {retry_after_s} s.",
+        type="server_error",
+        code=OVERLOADED,
+        retry_after_s=retry_after_s,
+        outcome=Outcome.REJECTED,
+    )
+
+
+def tenant_overloads(model: str, *, retry_after_s: int) -> ApiError:
+    """429 of a tenant that fills its part of a queue in which others wait too."""
+    return ApiError(
+        status=HTTPStatus.TOO_MANY_REQUESTS,
+        message=f"Your requests fill your part of the queue of '{model}'. Try again in {retry_after_s} s.",
+        type="rate_limit_error",
+        code="rate_limit_exceeded",
+        retry_after_s=retry_after_s,
         outcome=Outcome.REJECTED,
     )
 

@@ -120,6 +120,7 @@ class GatewayReplica:
         while True:
             await asyncio.sleep(_PUSH_S)
             record_drops(self._recorder)
+            self._gateway.show_breakers()
             await self._asked(self._controller.push.remote(Push(deltas=self._recorder.drain())))
 
     async def _asked(self, answer: Awaitable[Any]) -> Any:

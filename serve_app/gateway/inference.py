@@ -10,9 +10,13 @@ import hmac
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from http import HTTPStatus
+from typing import Any, Final
+
+import orjson
 
 from serve_app.api.errors import ApiError, Outcome, unavailable
 from serve_app.api.requests import parse_request
+from serve_app.api.wire import RouteAsked
 from serve_app.engines.protocol import Endpoint
 from serve_app.gateway.answer_headers import CacheState, Headers, own_headers
 from serve_app.gateway.asgi import BODY, START, Asked, BodyReader, Receive, Scope, Send, read_headers
@@ -23,16 +27,21 @@ from serve_app.gateway.catalog import Catalog
 from serve_app.gateway.decide import Asleep, Bypass, Decision, Terms, decide
 from serve_app.gateway.delivery import CLIENT_GONE, Client, Delivered, deliver
 from serve_app.gateway.engine_call import EngineCall
+from serve_app.gateway.explain import explained
 from serve_app.gateway.flight import Flight
 from serve_app.gateway.memo import Memo
 from serve_app.gateway.meters import NO_MODEL, Meters
 from serve_app.gateway.peers import Peers
+from serve_app.gateway.pulse_probes import PulseProbes
 from serve_app.gateway.routing_table import Peer, RoutingTable
+from serve_app.gateway.run_terms import Engines
+from serve_app.gateway.steering import Steering
 from serve_app.gateway.waker import RETRY_AFTER_S, Waker
 from tracing import names
 from tracing.spans import RequestTrace, RouteSpan, begin_request
 
 _METHOD = "POST"
+_DOWNSHIFTED_FROM: Final = b"x-headroom-downshifted-from"
 
 
 @dataclass(slots=True, kw_only=True)
@@ -62,6 +71,9 @@ class Inference:
         bodies: BodyReader,
         store: Store,
         board: FlightBoard,
+        engines: Engines,
+        steering: Steering,
+        probes: PulseProbes,
         peers: Peers,
         meters: Meters,
         waker: Waker,
@@ -75,6 +87,9 @@ class Inference:
         self._bodies = bodies
         self._store = store
         self._board = board
+        self._engines = engines
+        self._steering = steering
+        self._probes = probes
         self._peers = peers
         self._meters = meters
         self._memo = Memo()
@@ -89,6 +104,7 @@ class Inference:
         self._owners = () if shared_elsewhere else table.peers
         self._memo.clear()
         self._waker.update(catalog)
+        self._steering.update(catalog)
 
     async def __call__(self, endpoint: Endpoint, scope: Scope, receive: Receive, send: Send) -> None:
         started_s = self._clock()
@@ -134,7 +150,7 @@ class Inference:
             keeper = owner(decision.key, self._owners)
             if keeper.replica != self._replica:
                 return await self._relay(visit, keeper, decision, body)
-        return await self._serve(visit, decision)
+        return await self._serve(visit, decision, body)
 
     async def _woken(self, model: str, visit: Visit, body: bytes) -> Decision | ApiError | None:
         """None: the client has left, and nobody needs the answer."""
@@ -159,7 +175,7 @@ class Inference:
 
     def _decide(self, visit: Visit, body: bytes) -> Decision | ApiError | Asleep:
         asked = visit.asked
-        memo_key = (visit.endpoint, body, asked.mode)
+        memo_key = (visit.endpoint, body, asked.mode, asked.version)
         if asked.cache_control is None:
             known = self._memo.get(memo_key)
             if known is not None:
@@ -172,15 +188,48 @@ class Inference:
             self._memo.put(memo_key, decision)
         return decision
 
-    async def _serve(self, visit: Visit, decision: Decision) -> Delivered:
+    async def explain(self, asked: RouteAsked) -> dict[str, Any] | ApiError:
+        """Where this request would go now, and why; nothing is sent."""
+        endpoint = Endpoint.COMPLETION if "prompt" in asked.request else Endpoint.CHAT
+        request = parse_request(endpoint, orjson.dumps(asked.request))
+        if isinstance(request, ApiError):
+            return request
+        terms = Terms(tenant=self._tenant, mode=asked.mode, pinned=asked.weights_version, may_downshift=asked.downshift)
+        return await explained(
+            request,
+            terms,
+            catalog=self._catalog,
+            steering=self._steering,
+            loads=self._engines.loads,
+            store=self._store,
+        )
+
+    def _steered(self, visit: Visit, decision: Decision, body: bytes) -> Decision:
+        """One step down while the model is under pressure, said in a header; else the decision itself."""
+        why = self._steering.why(decision)
+        if why is None:
+            return decision
+        lower = self._steering.lower(decision, _terms(visit.asked, self._tenant), body, why)
+        if lower is None:
+            return decision
+        assert lower.downshifted_from is not None
+        visit.decision = lower
+        visit.client.own_headers.append((_DOWNSHIFTED_FROM, lower.downshifted_from.encode()))
+        self._meters.downshifted(lower.downshifted_from, lower.model if lower.mode == decision.mode else lower.mode)
+        return lower
+
+    async def _serve(self, visit: Visit, decision: Decision, body: bytes) -> Delivered:
         if may_read(decision):
             assert decision.key is not None
             answer = await self._store.get(decision.key)
             if answer is not None:
                 return await self._hit(visit, decision, answer)
-        route = visit.trace.route(decision.mode, requested_model=decision.asked_for)
         flight, state = self._board.joinable(decision), CacheState.SHARED
         if flight is None:
+            decision = self._steered(visit, decision, body)
+        route = visit.trace.route(decision.mode, requested_model=decision.asked_for)
+        if flight is None:
+            self._probes.wake()
             call = EngineCall(
                 decision,
                 route=route,
@@ -188,7 +237,7 @@ class Inference:
                 secret=self._secret,
                 request_id=visit.asked.request_id,
             )
-            departed = self._board.depart(decision, request_head=call.head, on_report=call.report)
+            departed = self._board.depart(decision, tenant=self._tenant, request_head=call.head, on_report=call.report)
             if isinstance(departed, ApiError):
                 route.end(error_type=departed.code)
                 return await visit.client.refuse(departed)
@@ -199,7 +248,12 @@ class Inference:
         self, visit: Visit, decision: Decision, route: RouteSpan, flight: Flight, state: CacheState
     ) -> Delivered:
         self._meters.cached(decision.mode, state)
-        route.decided(model=decision.model, cache=state.value, decision=decision.bypass)
+        route.decided(
+            model=decision.model,
+            cache=state.value,
+            decision=decision.bypass,
+            downshifted_from=decision.downshifted_from,
+        )
         outcome = Outcome.CANCELLED
         try:
             delivered = await deliver(flight, visit.client, answering=decision, stream=decision.stream, state=state)
@@ -233,7 +287,7 @@ class Inference:
             visit.relayed = True
             return delivered
         visit.decision = replace(decision, key=None, bypass=Bypass.OWNER_AWAY)
-        return await self._serve(visit, visit.decision)
+        return await self._serve(visit, visit.decision, body)
 
     def _is_internal(self, asked: Asked) -> bool:
         return (
@@ -260,15 +314,21 @@ async def _left(receive: Receive) -> None:
 
 def _terms(asked: Asked, tenant: str) -> Terms:
     """`no-store`: neither read nor stored. `no-cache`: not read."""
-    if asked.cache_control is None and asked.mode is None:
+    if asked.cache_control is None and asked.mode is None and asked.version is None and asked.may_downshift:
         return Terms(tenant=tenant)
     directives = {word.strip().lower() for word in (asked.cache_control or b"").split(b",")}
     return Terms(
         tenant=tenant,
-        mode=asked.mode.decode("latin-1").strip() if asked.mode is not None else None,
+        mode=_text(asked.mode),
+        pinned=_text(asked.version),
+        may_downshift=asked.may_downshift,
         no_store=b"no-store" in directives,
         no_cache=b"no-cache" in directives,
     )
+
+
+def _text(value: bytes | None) -> str | None:
+    return value.decode("latin-1").strip() if value is not None else None
 
 
 _FORBIDDEN = ApiError(

@@ -14,8 +14,9 @@ MAX_BYTES: Final = 16 * 1024 * 1024
 MAX_BODY_BYTES: Final = 32 * 1024
 _OVERHEAD_BYTES: Final = 1024
 
-MemoKey = tuple[Endpoint, bytes, bytes | None]
-"""Endpoint, body and the header `x-headroom-mode`. One gateway serves one tenant only, so it is not here."""
+MemoKey = tuple[Endpoint, bytes, bytes | None, bytes | None]
+"""Endpoint, body and the headers that name a mode and a weights version. One gateway serves one tenant only,
+so it is not here."""
 
 
 class Memo:

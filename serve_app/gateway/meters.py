@@ -5,7 +5,7 @@ The figures of `/admin/cache/stats` are kept here too, so that they and the metr
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from serve_app.api.errors import Outcome
@@ -48,6 +48,7 @@ class Meters:
             if mode not in self._cache_cells:
                 self.cache[mode] = CacheCounts()
                 self._cache_cells[mode] = self._new_cache_cells(mode)
+                self._recorder.counter(names.SHED, mode)
 
     def http(self, route: str, method: str, status: int, duration_s: float) -> None:
         cells = self._http.get((route, method, status))
@@ -95,11 +96,36 @@ class Meters:
         self.cache[mode].expired += 1
         self._cache_cells[mode][2].inc()
 
+    def expect_models(self, models: Iterable[str], deployments: Iterable[str]) -> None:
+        """Show these at 0, and no deployment that is gone."""
+        for model in models:
+            self._recorder.gauge(names.REQUESTS_QUEUED, model)
+            self._recorder.counter(names.RETRIES, model)
+        self._recorder.replace(names.BREAKER_STATE, {(deployment,): 0.0 for deployment in deployments})
+
+    def breakers(self, states: Mapping[str, int]) -> None:
+        """The worst state of each deployment."""
+        for deployment, state in states.items():
+            self._recorder.gauge(names.BREAKER_STATE, deployment).set(state)
+
+    def queued(self, model: str, by: int) -> None:
+        """Who waits is not in an engine yet."""
+        self._recorder.gauge(names.REQUESTS_QUEUED, model).inc(by)
+        self._recorder.gauge(names.REQUESTS_IN_FLIGHT, model).dec(by)
+
+    def shed(self, mode: str) -> None:
+        self._recorder.counter(names.SHED, mode).inc()
+
+    def downshifted(self, came_from: str, to: str) -> None:
+        self._recorder.counter(names.DOWNSHIFTS, came_from, to).inc()
+
     def run_began(self, model: str) -> None:
         self._recorder.gauge(names.REQUESTS_IN_FLIGHT, model).inc()
 
     def run_ended(self, model: str, report: Report, *, stream: bool) -> None:
         self._recorder.gauge(names.REQUESTS_IN_FLIGHT, model).dec()
+        if report.num_retries:
+            self._recorder.counter(names.RETRIES, model).inc(report.num_retries)
         if report.tokens is not None:
             self._tokens(model, report.tokens)
         if not stream or report.first_byte_s is None:

@@ -20,7 +20,7 @@ from serve_app.api.control_routes import CONTROL_ROUTES, ControlAsked
 from serve_app.api.errors import ApiError, Origin, invalid, not_found, unavailable
 from serve_app.api.health import health_page
 from serve_app.api.model_list import model_list, one_model
-from serve_app.api.wire import ApplyOutcome, ApplyRequest, ModelAction, ModelOutcome, ModelRequest
+from serve_app.api.wire import ApplyOutcome, ApplyRequest, ModelAction, ModelOutcome, ModelRequest, RouteAsked
 from serve_app.config.settings import Settings
 from serve_app.gateway.answer_headers import JSON
 from serve_app.gateway.cache import Store
@@ -30,6 +30,7 @@ from serve_app.gateway.control import ControlPlane
 from serve_app.gateway.meters import Meters
 from serve_app.gateway.peers import Peers
 from serve_app.gateway.routing_table import Peer
+from serve_app.gateway.steering import summed_downshifts
 from tracing.collector import fleet_families
 
 CONTROL_TIMEOUT_S: Final = 5.0
@@ -52,6 +53,7 @@ _ACT_STATUS: Final = {
     ModelOutcome.BUSY: HTTPStatus.CONFLICT,
 }
 _METRICS: Final = (b"content-type", b"text/plain; version=0.0.4; charset=utf-8")
+DOWNSHIFT_STATS: Final = "/admin/downshift/stats"
 _MODEL: Final = "/v1/models/"
 MODEL_ROUTE: Final = _MODEL + "{id}"
 
@@ -77,6 +79,8 @@ class Pages:
         store: Store,
         meters: Meters,
         peers: Peers,
+        explain: Callable[[RouteAsked], Awaitable[dict[str, Any] | ApiError]],
+        downshift_stats: Callable[[], dict[str, Any]],
         replica: str,
         created: int,
     ) -> None:
@@ -85,6 +89,8 @@ class Pages:
         self._store = store
         self._meters = meters
         self._peers = peers
+        self._explain = explain
+        self._own_downshifts = downshift_stats
         self._replica = replica
         self._created = created
         self._catalog = Catalog(models={}, modes={}, serving={})
@@ -95,12 +101,14 @@ class Pages:
             "/models/info": self._models_info,
             "/admin/fleet": self._fleet,
             "/admin/cache/stats": self._cache_stats,
+            DOWNSHIFT_STATS: self._downshift_stats,
             "/metrics": self._metrics,
             "/metrics/mma": self._fleet_metrics,
             "/admin/apply": self._applying,
         }
         self._posts: Mapping[str, Callable[[bytes], Awaitable[Page | ApiError]]] = {
             "/admin/apply": self._apply,
+            "/admin/route/explain": self._explained,
             **{f"/models/{action.value}": partial(self._act, action) for action in ModelAction},
         }
 
@@ -133,6 +141,8 @@ class Pages:
         """`internal`: asked by a peer gateway, which wants this replica's own figures only."""
         if path == "/admin/cache/stats" and internal:
             return _json(self._own_stats())
+        if path == DOWNSHIFT_STATS and internal:
+            return _json(self._own_downshifts())
         route = self._routes.get(path)
         return await route() if route is not None else self._one_model(unquote(path.removeprefix(_MODEL)))
 
@@ -205,6 +215,22 @@ class Pages:
     async def _cache_stats(self) -> Page:
         pages = await asyncio.gather(*(self._peers.page(peer, "/admin/cache/stats") for peer in self._others))
         return _json(summed(self._own_stats(), [orjson.loads(page) if page else None for page in pages]))
+
+    async def _downshift_stats(self) -> Page:
+        pages = await asyncio.gather(*(self._peers.page(peer, DOWNSHIFT_STATS) for peer in self._others))
+        return _json(
+            summed_downshifts(self._own_downshifts(), [orjson.loads(page) if page else None for page in pages])
+        )
+
+    async def _explained(self, body: bytes) -> Page | ApiError:
+        try:
+            asked = RouteAsked.model_validate_json(body)
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_input=False)[0]
+            place = ".".join(str(step) for step in first["loc"]) or "body"
+            return invalid(f"{place}: {first['msg']}. Expected `request`, the body of a request.", param=place)
+        told = await self._explain(asked)
+        return told if isinstance(told, ApiError) else _json(told)
 
     def _own_stats(self) -> dict[str, Any]:
         return local_stats(self._settings, self._meters.cache, self._store)

@@ -6,7 +6,16 @@ from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from urllib.parse import urlsplit
 
-PASSED_TO_PEER = frozenset({b"x-headroom-mode", b"cache-control", b"content-type", b"accept"})
+PASSED_TO_PEER = frozenset(
+    {
+        b"x-headroom-mode",
+        b"x-headroom-weights-version",
+        b"x-headroom-downshift",
+        b"cache-control",
+        b"content-type",
+        b"accept",
+    }
+)
 
 
 @lru_cache(maxsize=512)

@@ -45,6 +45,20 @@ class Offer:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Canary:
+    """New weights of a model beside the old: `share` of its requests, 0 to 1, goes to `weights_version`.
+
+    `seed` is constant through one rollout and differs between rollouts, so that each tries other requests. With
+    share 0 only requests that pin the version reach it.
+    """
+
+    model: str
+    weights_version: str
+    share: float
+    seed: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RoutingTable:
     version: int
     backends: tuple[Backend, ...]
@@ -57,3 +71,5 @@ class RoutingTable:
     """Models without a replica that a request may bring back."""
     offer: Offer | None = None
     """None: what the gateway's own settings say."""
+    canaries: tuple[Canary, ...] = ()
+    """At most one of each model."""

@@ -1,21 +1,23 @@
 """One engine run: sends a decided request to a replica and feeds what comes back into a flight.
 
 A state machine driven by the connection (`Sink`) and one timer; nothing here awaits but a new connection.
-Before the first byte a lost replica is replaced once by another of the same model; after it the answer ends
-with an error event. Knows neither cache nor client.
+Where the model has all it can take, the run waits in its bulkhead first. Before the first byte a lost replica is
+replaced once by another of the same model; after it the answer ends with an error event. Knows neither cache nor
+client.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from http import HTTPStatus
 from typing import Final
 
-from serve_app.api.errors import ApiError, timed_out
+from serve_app.api.errors import ApiError, Outcome, timed_out
 from serve_app.gateway import sse
 from serve_app.gateway.answer_headers import Answered
 from serve_app.gateway.answers import (
+    RETRY_S,
     Tokens,
     died_midway,
     no_completion,
@@ -25,7 +27,9 @@ from serve_app.gateway.answers import (
     too_large,
     went_away,
 )
-from serve_app.gateway.decide import Decision
+from serve_app.gateway.breakers import Verdict
+from serve_app.gateway.bulkheads import Ticket
+from serve_app.gateway.decide import Decision, overloaded
 from serve_app.gateway.flight import Flight
 from serve_app.gateway.routing_table import Backend
 from serve_app.gateway.run_terms import Engines, Origin, Report
@@ -34,6 +38,12 @@ from serve_app.gateway.upstream import Connection, address_of
 MAX_PIECE_BYTES: Final = 64 * 1024 * 1024
 """Largest unary answer, and largest single event of a stream."""
 
+MAX_RETRIES: Final = 1
+BACKOFF_S: Final = 0.025
+"""Longest pause before the first retry; it doubles with each further one. The pause is drawn from 0 to that."""
+
+_RETRY_AFTER: Final = b"retry-after"
+_BLAMELESS: Final = frozenset({"client_too_slow"})
 _VERSION: Final = b"x-headroom-weights-version"
 _SLACK_S: Final = 0.001
 
@@ -49,6 +59,7 @@ class Run:
         flight: Flight,
         request_head: Callable[[Backend], bytes],
         on_ended: Callable[[Report], None],
+        tenant: str = "",
     ) -> None:
         self._engines = engines
         self._decision = decision
@@ -56,15 +67,24 @@ class Run:
         self._request_head = request_head
         self._on_ended = on_ended
         self._loop = asyncio.get_running_loop()
-        self._waiting_backends = iter(engines.loads.order(decision.backends))
-        self._may_retry = True
+        self._deadlines = engines.deadlines_of(decision.settings)
+        self._ticket = Ticket(decision.room, tenant, self._admitted)
+        self._is_queued = False
+        self._is_starting = False
+        self._waiting_backends: Iterator[Backend] = iter(())
         self._num_retries = 0
+        self._rest_s = 0
+        self._is_probe = False
+        self._sent_s = 0.0
         self._backend: Backend | None = None
         self._last_backend: Backend | None = None
         self._connection: Connection | None = None
         self._connecting: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self._pause: asyncio.TimerHandle | None = None
         self._made_s = self._heard_s = self._loop.time()
+        self._queued_s = 0.0
+        self._asked_rest_s = 0
         self._first_byte_s: float | None = None
         self._status = 0
         self._is_stream = False
@@ -80,8 +100,13 @@ class Run:
 
     def start(self) -> None:
         self._engines.retries.earn()
-        self._timer = self._loop.call_later(self._engines.deadlines.first_token_s, self._on_timer)
-        self._next_backend()
+        limit_s = min(self._deadlines.first_token_s, self._deadlines.queue_s)
+        self._timer = self._loop.call_later(limit_s, self._on_timer)
+        self._is_queued = True
+        limit = sum(min(one.max_num_seqs, one.max_in_flight or one.max_num_seqs) for one in self._decision.backends)
+        self._is_starting = True
+        self._engines.bulkheads.enter(self._decision.room, limit=limit, ticket=self._ticket)
+        self._is_starting = False
 
     def cancel(self) -> None:
         """Nobody waits any more: close the connection, so that the engine aborts at once."""
@@ -91,13 +116,29 @@ class Run:
 
     # attempts
 
+    def _admitted(self) -> None:
+        """Called from within `start`, or when another run leaves: that one must not wait for what follows here."""
+        self._is_queued = False
+        mode, decision = self._decision.settings, self._decision
+        target_s = mode.latency_target_s if mode else None
+        self._waiting_backends = iter(
+            self._engines.loads.order(decision.backends, prefix=decision.prefix, target_s=target_s)
+        )
+        if self._is_starting:
+            self._next_backend()
+        else:
+            self._queued_s = self._loop.time() - self._made_s
+            self._pause = self._loop.call_later(0, self._next_backend)
+
     def _next_backend(self) -> None:
+        self._pause = None
         backend = next(self._waiting_backends, None)
         if backend is None:
             self._fail(went_away(self._decision.model))
             return
         self._backend = self._last_backend = backend
-        self._engines.loads.begin(backend.replica)
+        self._sent_s = self._loop.time()
+        self._is_probe = self._engines.loads.begin(backend.replica)
         self._attempt(backend, self._engines.pool.take(address_of(backend.url)))
 
     def _attempt(self, backend: Backend, connection: Connection | None) -> None:
@@ -120,20 +161,30 @@ class Run:
         self._connection = connection
         connection.send(self._request_head(backend) + self._decision.body, self)
 
-    def _replace(self) -> None:
-        """Nothing was answered yet: ask another replica, once and within the budget."""
-        backend = self._backend
-        self._drop_attempt(abort=True)
-        assert backend is not None
-        self._engines.loads.suspect(backend.replica)
-        if self._may_retry and len(self._decision.backends) > 1 and self._engines.retries.spend():
-            self._may_retry = False
-            self._num_retries += 1
-            self._next_backend()
-        else:
-            self._fail(went_away(self._decision.model))
+    def _replace(self, *, rest_s: int = 0) -> None:
+        """Nothing was answered yet: ask another replica, once and within the budget.
 
-    def _drop_attempt(self, *, abort: bool) -> None:
+        `rest_s` above 0: the replica is well, but asked to be left alone for so long.
+        """
+        backend = self._backend
+        assert backend is not None
+        self._drop_attempt(abort=True, verdict=Verdict.UNKNOWN if rest_s else Verdict.BAD)
+        if rest_s:
+            self._engines.loads.rest(backend.replica, rest_s)
+            self._rest_s = max(self._rest_s, rest_s)
+        else:
+            self._engines.loads.suspect(backend.replica)
+        if self._num_retries < MAX_RETRIES and len(self._decision.backends) > 1 and self._engines.retries.spend():
+            pause_s = self._engines.jitter() * BACKOFF_S * 2**self._num_retries
+            self._num_retries += 1
+            self._pause = self._loop.call_later(pause_s, self._next_backend)
+        else:
+            self._fail(went_away(self._decision.model, retry_after_s=self._rest_s or RETRY_S))
+
+    def _drop_attempt(self, *, abort: bool, verdict: Verdict = Verdict.UNKNOWN) -> None:
+        if self._pause is not None:
+            self._pause.cancel()
+            self._pause = None
         if self._connecting is not None:
             self._connecting.cancel()
             self._connecting = None
@@ -141,7 +192,8 @@ class Run:
             self._connection.abort()
         self._connection = None
         if self._backend is not None:
-            self._engines.loads.end(self._backend.replica)
+            took_s = self._loop.time() - self._sent_s if verdict is Verdict.GOOD else None
+            self._engines.loads.end(self._backend.replica, verdict, probe=self._is_probe, took_s=took_s)
             self._backend = None
         self._status = 0
         self._parts.clear()
@@ -151,14 +203,15 @@ class Run:
     # Sink
 
     def on_head(self, status: int, headers: Mapping[bytes, bytes]) -> None:
-        self._heard_s = self._loop.time()
+        self._hear()
         self._status = status
+        self._asked_rest_s = _seconds(headers.get(_RETRY_AFTER, b""))
         self._is_stream = headers.get(b"content-type", b"").startswith(b"text/event-stream")
         version = headers.get(_VERSION, b"").decode("latin-1")
         self._answered = self._origin(version) if version else self._decision
 
     def on_data(self, data: bytes) -> None:
-        self._heard_s = self._loop.time()
+        self._hear()
         if self._status == HTTPStatus.OK and self._is_stream and self._decision.stream:
             self._on_events(self._splitter.feed(data))
             held_bytes = self._splitter.held_bytes
@@ -175,7 +228,7 @@ class Run:
         if self._status == HTTPStatus.OK:
             self._end_of_stream() if self._decision.stream else self._end_of_unary()
         elif self._status == HTTPStatus.SERVICE_UNAVAILABLE:
-            self._replace()
+            self._replace(rest_s=self._asked_rest_s)
         else:
             self._fail(read_error(self._status, b"".join(self._parts), model=self._decision.model))
 
@@ -192,6 +245,11 @@ class Run:
             self._replace()
 
     # the answer
+
+    def _hear(self) -> None:
+        self._heard_s = self._loop.time()
+        if self._backend is not None:
+            self._engines.loads.heard(self._backend.replica)
 
     def _on_events(self, events: bytes) -> None:
         if not events or self._over:
@@ -212,7 +270,7 @@ class Run:
         self._flight.begin(self._answered)
         if self._timer is not None and self._decision.stream:
             self._timer.cancel()
-            self._timer = self._loop.call_later(self._engines.deadlines.between_tokens_s, self._on_timer)
+            self._timer = self._loop.call_later(self._deadlines.between_tokens_s, self._on_timer)
 
     def _end_of_stream(self) -> None:
         if self._first_byte_s is None:
@@ -253,7 +311,7 @@ class Run:
     def _fail(self, failure: ApiError) -> None:
         """End without an answer."""
         if not self._over:
-            self._drop_attempt(abort=True)
+            self._drop_attempt(abort=True, verdict=_verdict(failure))
             self._flight.fail(failure)
             self._end(failure)
 
@@ -262,7 +320,7 @@ class Run:
         if self._first_byte_s is None:
             self._fail(failure)
         elif not self._over:
-            self._drop_attempt(abort=True)
+            self._drop_attempt(abort=True, verdict=_verdict(failure))
             self._flight.keeps = False
             self._flight.feed(failure.event())
             self._flight.finish(broken=failure)
@@ -278,7 +336,8 @@ class Run:
         response_id: str | None = None,
     ) -> None:
         self._over = True
-        self._drop_attempt(abort=False)
+        self._drop_attempt(abort=False, verdict=Verdict.UNKNOWN if cancelled else Verdict.GOOD)
+        self._engines.bulkheads.leave(self._ticket, self._loop.time())
         if self._timer is not None:
             self._timer.cancel()
         self._on_ended(
@@ -293,6 +352,7 @@ class Run:
                 first_byte_s=self._first_byte_s,
                 duration_s=self._loop.time() - self._made_s,
                 num_retries=self._num_retries,
+                queued_s=self._queued_s,
             )
         )
 
@@ -306,7 +366,10 @@ class Run:
 
     def _deadline(self) -> tuple[float, float, ApiError]:
         """Since when something is awaited, for how long at most, and what to say when it does not come."""
-        deadlines, model = self._engines.deadlines, self._decision.model
+        deadlines, model = self._deadlines, self._decision.model
+        if self._is_queued:
+            retry_after_s = self._engines.bulkheads.retry_after_s(self._decision.room)
+            return self._made_s, deadlines.queue_s, overloaded(model, retry_after_s=retry_after_s, waited=True)
         if self._paused_s is not None:
             limit_s = deadlines.unread_s
             message = f"The answer was left unread for {limit_s:g} s and is cut here."
@@ -329,3 +392,15 @@ class Run:
         else:
             self._paused_s, self._heard_s = None, now_s
             self._connection.resume()
+
+
+def _verdict(failure: ApiError) -> Verdict:
+    """What the caller did wrong says nothing against the replica that told it so."""
+    if failure.code in _BLAMELESS:
+        return Verdict.UNKNOWN
+    return Verdict.GOOD if failure.outcome is Outcome.REJECTED else Verdict.BAD
+
+
+def _seconds(value: bytes) -> int:
+    """Of `Retry-After`; 0 where it says nothing we can use, a date included."""
+    return int(value) if value.isdigit() else 0

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from tracing import names
-from tracing.names import Alert, Later
+from tracing.names import Alert
 from tracing.rules.rule import PrometheusRule, Severity
 
 _MAX_QUEUED = 50
@@ -112,7 +112,7 @@ _INFERENCE = names.INFERENCE_REQUESTS.name
 _REQUESTS = (
     PrometheusRule(
         name=Alert.QUEUE_BUILDUP,
-        expr=f"sum by (model) ({Later.REQUESTS_QUEUED}) > {_MAX_QUEUED}",
+        expr=f"sum by (model) ({names.REQUESTS_QUEUED.name}) > {_MAX_QUEUED}",
         for_s=120.0,
         severity=Severity.WARNING,
         summary="Requests queue for {{ $labels.model }}",

@@ -176,6 +176,12 @@ class TestRulesOverSeveralKeys:
         found = problem(changed_args("modes", "fast", "sampling", value={"max_tokens": 512}), tmp_path)
         assert found.expected == "less than max_model_len of its candidates (mini 512)"
 
+    def test_a_way_down_is_a_mode_and_never_comes_back(self, tmp_path: Path) -> None:
+        found = problem(changed_args("modes", "fast", "downshift_to", value="fasst"), tmp_path)
+        assert (found.expected, found.advice) == ("one of the modes: fast", "Did you mean 'fast'?")
+        found = problem(changed_args("modes", "fast", "downshift_to", value="fast"), tmp_path)
+        assert found.path == "applications[0].args.modes.fast.downshift_to"
+
     def test_they_are_told_beside_wrong_types(self, tmp_path: Path) -> None:
         data = changed_args("models", value=[MODEL, {**MODEL, "replicas": "two"}, 7])
         assert {item.path for item in problems(data, tmp_path)} == {

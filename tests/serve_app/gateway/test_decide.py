@@ -7,7 +7,7 @@ from typing import Any
 import orjson
 import pytest
 
-from serve_app.gateway.decide import Bypass, backend_order
+from serve_app.gateway.decide import Bypass
 from tests.serve_app.gateway.builders import backend, catalog, chat, decided, model_settings, not_decided, settings
 
 ALL = tuple(backend(model) for model in ("mini", "small", "base"))
@@ -133,21 +133,6 @@ class TestTheCache:
 
 
 class TestBackends:
-    def test_are_tried_from_the_least_busy_on(self) -> None:
-        backends = tuple(backend("mini", number=number) for number in range(3))
-        busy = {"mini#0": 2, "mini#1": 0, "mini#2": 1}
-        order = [one.replica for one in backend_order(backends, busy, turn=0)]
-        assert order == ["mini#1", "mini#2", "mini#0"]
-
-    def test_that_are_equal_take_turns(self) -> None:
-        backends = tuple(backend("mini", number=number) for number in range(3))
-        firsts = {backend_order(backends, {}, turn=turn)[0].replica for turn in range(3)}
-        assert firsts == {"mini#0", "mini#1", "mini#2"}
-
-    def test_under_suspicion_come_last(self) -> None:
-        backends = tuple(backend("mini", number=number) for number in range(2))
-        assert backend_order(backends, {"mini#1": 8}, turn=0, suspects={"mini#0"})[0].replica == "mini#1"
-
     def test_of_one_request_all_have_the_same_weights(self) -> None:
         mixed = [backend("mini", number=number, version="old" if number < 2 else "new") for number in range(5)]
         decision = decided(chat("mini"), catalog(*mixed))
