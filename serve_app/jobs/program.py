@@ -36,6 +36,7 @@ _CHUNK_BYTES: Final = 1 << 16
 _LOOK_S: Final = 1.0
 _GONE_S: Final = 10.0
 _MAX_UNREAD: Final = 1000
+_ROOT: Final = str(Path(__file__).parents[2])
 _PASSED_ON: Final = ("HEADROOM_HOME",)
 _OURS: Final = ("RAY_", "HEADROOM_")
 log = logger("jobs")
@@ -64,7 +65,13 @@ def environment(order: RunOrder, folder: Path, inherited: Mapping[str, str]) -> 
         "CUDA_VISIBLE_DEVICES": ",".join(order.placed.uuids),
     }
     kept.pop("TRACEPARENT", None)
-    return {**kept, "PYTHONUNBUFFERED": "1", **{name: value for name, value in ours.items() if value}}
+    paths = os.pathsep.join(filter(None, (_ROOT, inherited.get("PYTHONPATH"))))  # our trainer, and `messages`
+    return {
+        **kept,
+        "PYTHONPATH": paths,
+        "PYTHONUNBUFFERED": "1",
+        **{name: value for name, value in ours.items() if value},
+    }
 
 
 class Program:

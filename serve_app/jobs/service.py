@@ -5,7 +5,6 @@ Runs in one event loop. Must not know of Ray, processes, HTTP or gRPC: all that 
 
 from __future__ import annotations
 
-import asyncio
 import secrets
 import sqlite3
 from collections.abc import Callable, Iterable, Sequence
@@ -84,7 +83,7 @@ class JobService:
         self._spans = spans or JobSpans()
         self._metrics = metrics
         self._new_id = new_id
-        self.tasks = Tasks()
+        self._tasks = Tasks()
         self._attempts = Attempts(
             book=book,
             placer=placer,
@@ -92,16 +91,15 @@ class JobService:
             spans=self._spans,
             metrics=metrics,
             observers=observers,
-            tasks=self.tasks,
+            tasks=self._tasks,
             freed=self.woken,
         )
         self._rounds = Rounds(book=book, placer=placer, attempts=self._attempts, spans=self._spans, metrics=metrics)
-        self._looping: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """Takes up what an earlier controller left, and begins to place jobs."""
         await self.recover()
-        self._looping = asyncio.get_running_loop().create_task(self._rounds.for_ever())
+        self._tasks.spawn(self._rounds.for_ever())
 
     async def recover(self) -> None:
         """Jobs that were under way go back to the queue; shares that outlived their run are given back."""
@@ -114,10 +112,7 @@ class JobService:
                 self._attempts.settle_leftover(job)
 
     async def close(self) -> None:
-        if self._looping is not None:
-            self._looping.cancel()
-            await asyncio.gather(self._looping, return_exceptions=True)
-        await self.tasks.close()
+        await self._tasks.close()
 
     async def round(self) -> None:
         """Tries to place what waits, once. `start` does this by itself."""

@@ -25,11 +25,6 @@ class Tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    async def idle(self) -> None:
-        """Returns once none is under way."""
-        while self._tasks:
-            await asyncio.wait(self._tasks)
-
     def _done(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:

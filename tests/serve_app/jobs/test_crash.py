@@ -86,11 +86,14 @@ class TestACrashAtAnyWrite:
             world.restart()
             await story(world, told)
             before = {job.id: job for job in JobLedger(sqlite3.connect(path, isolation_level=None)).page()[0]}
+            heard = world.heard
             await world.service.close()
             world.wrap = lambda ledger: ledger
             world.restart()
             await to_the_end(world)
             assert set(told) <= before.keys()
+            assert {saved(10).path for _ in heard.checkpoints} <= {job.resume_from for job in before.values()}
+            assert all(before[job_id].is_over for job_id in heard.ended)
             for job_id, then in before.items():
                 job = world.job(job_id)
                 assert job.is_over
