@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from pathlib import Path
 
 from serve_app.engines.fingerprint import Fingerprint
 
@@ -90,3 +91,20 @@ class Said:
 
     version: str
     fingerprint: Fingerprint
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Loaded:
+    """Weights this replica has or may have. `fingerprint` is what they must say; None until somebody knows."""
+
+    path: Path
+    version: str
+    fingerprint: Fingerprint | None = None
+
+
+class Unproved(Exception):
+    """Weights that did not load, or do not say what they should."""
+
+    def __init__(self, code: Refusal, message: str) -> None:
+        super().__init__(message)
+        self.code = code

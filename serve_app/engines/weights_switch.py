@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Final, NoReturn, Protocol
 
@@ -20,6 +20,7 @@ from serve_app.engines.fit import check_fit
 from serve_app.engines.gate import Gate
 from serve_app.engines.protocol import Reloadable, Reloaded, ReloadFailed, ReloadNotBegun
 from serve_app.engines.switch_values import (
+    Loaded,
     Opened,
     Prepared,
     Refusal,
@@ -27,6 +28,7 @@ from serve_app.engines.switch_values import (
     Said,
     Switched,
     SwitchRefused,
+    Unproved,
 )
 from serve_app.errors import BadAnswer, CheckpointRefused, EngineStartFailed
 from tracing import names
@@ -41,15 +43,6 @@ class Fits(Protocol):
     """`check_fit`, or a test's own."""
 
     def __call__(self, running: Path, new: Path, *, version: str, verified: bool) -> int: ...
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Loaded:
-    """Weights this replica has or may have. `fingerprint` is what they must say; None until somebody knows."""
-
-    path: Path
-    version: str
-    fingerprint: Fingerprint | None = None
 
 
 class WeightsSwitch:
@@ -80,6 +73,7 @@ class WeightsSwitch:
         self._turn = asyncio.Lock()
         self._serving = Loaded(path=path, version=version)
         self._is_sure = True
+        self._num_closings = 0
         self._before: Loaded | None = None
         self._prepared: Loaded | None = None
 
@@ -135,6 +129,7 @@ class WeightsSwitch:
         """New requests wait from now on. Not open after `deadline_s`: `overdue` is called."""
         if self._turn.locked():
             raise self._refused(Refusal.BUSY, "Another change of the weights is under way.")
+        self._num_closings += 1
         self.gate.close(deadline_s=deadline_s, on_overdue=self.overdue)
         return self.state()
 
@@ -179,10 +174,11 @@ class WeightsSwitch:
     async def settle(self, in_force: Callable[[], Awaitable[str | None]], *, ask_again_s: float) -> None:
         """The gate is overdue: ask which version is in force until somebody knows, then serve that one.
 
-        `in_force` gives None while nobody knows. Ends early when somebody opens the gate.
+        `in_force` gives None while nobody knows. Ends early when somebody opens the gate, or closes it anew.
         """
-        while not self.gate.is_open:
-            async with self._turn:  # asked within: what is in force must not change before it is acted on
+        closing = self._num_closings
+        while not self.gate.is_open and closing == self._num_closings:
+            async with self._turn:  # asked within: no step may begin before the answer is acted on
                 version = await in_force()
                 if version is not None and not self.gate.is_open:
                     await self._bring(version)
@@ -215,7 +211,7 @@ class WeightsSwitch:
         except ReloadNotBegun as error:
             self._is_sure = True
             raise self._refused(Refusal.NOT_DRAINED, str(error)) from error
-        except _Unproved as error:
+        except Unproved as error:
             await self._back(old, error, limit_s)
         self._now(new, found)
         self._prepared = None
@@ -252,7 +248,7 @@ class WeightsSwitch:
         return self._serving
 
     async def _loaded(self, new: Loaded, *, drain_s: float, limit_s: float) -> tuple[Reloaded, Fingerprint, float]:
-        """Load and prove. Raises: ReloadNotBegun, _Unproved."""
+        """Load and prove. Raises: ReloadNotBegun, Unproved."""
         try:
             async with asyncio.timeout(limit_s):
                 timing = await self._engine.reload(new.path, drain_s=drain_s)
@@ -261,18 +257,18 @@ class WeightsSwitch:
                 proof_s = time.monotonic() - began_s
         except (ReloadFailed, TimeoutError) as error:
             why = str(error) or f"the engine did not load them within {limit_s:g} s."
-            raise _Unproved(Refusal.NOT_LOADED, f"The weights {new.version} were not loaded: {why}") from error
+            raise Unproved(Refusal.NOT_LOADED, f"The weights {new.version} were not loaded: {why}") from error
         except BadAnswer as error:
-            raise _Unproved(Refusal.WRONG_ANSWERS, f"The weights {new.version} do not answer: {error}") from error
+            raise Unproved(Refusal.WRONG_ANSWERS, f"The weights {new.version} do not answer: {error}") from error
         if new.fingerprint is not None and (why := difference(new.fingerprint, found)):
-            raise _Unproved(Refusal.WRONG_ANSWERS, f"The weights {new.version} say something else: {why}")
+            raise Unproved(Refusal.WRONG_ANSWERS, f"The weights {new.version} say something else: {why}")
         return timing, found, proof_s
 
-    async def _back(self, old: Loaded, cause: _Unproved, limit_s: float) -> NoReturn:
+    async def _back(self, old: Loaded, cause: Unproved, limit_s: float) -> NoReturn:
         """Raises: SwitchRefused, with the old weights loaded and proved, or with nothing known."""
         try:
             await self._loaded(old, drain_s=limit_s, limit_s=limit_s)
-        except (_Unproved, ReloadNotBegun) as error:
+        except (Unproved, ReloadNotBegun) as error:
             message = f"{cause} The old weights {old.version} did not come back: {error}"
             self.lost(message)
             raise self._refused(Refusal.LOST, message) from error
@@ -290,7 +286,7 @@ class WeightsSwitch:
             try:
                 await self.gate.drained()
                 _, found, _ = await self._loaded(wanted, drain_s=LIMIT_S, limit_s=LIMIT_S)
-            except (_Unproved, ReloadNotBegun) as error:
+            except (Unproved, ReloadNotBegun) as error:
                 self.lost(f"The weights {version} are in force, and cannot be loaded: {error}")
                 return
             self._now(wanted, found)
@@ -315,11 +311,3 @@ class WeightsSwitch:
             raise self._refused(Refusal.BUSY, "Another change of the weights is under way.")
         async with self._turn:
             yield
-
-
-class _Unproved(Exception):
-    """Weights that did not load, or do not say what they should."""
-
-    def __init__(self, code: Refusal, message: str) -> None:
-        super().__init__(message)
-        self.code = code

@@ -134,6 +134,36 @@ class TestWhoMayAsk:
         assert exchange.status == 404
 
 
+class TestWhileWeightsChange:
+    async def test_a_request_waits_at_the_gate_and_runs_when_it_opens(self) -> None:
+        server = server_of(ScriptedStub())
+        await Exchange(server, "/control/close", {"deadline_s": 60}).task
+        waiting = Exchange(server, Endpoint.CHAT, {})
+        await until(lambda: server.num_in_flight == 1)
+        assert waiting.sent == []
+        opened = Exchange(server, "/control/open", {"version": "abc123"})
+        await asyncio.gather(opened.task, waiting.task)
+        assert (opened.status, waiting.status) == (200, 200)
+
+    async def test_who_waits_when_the_replica_ends_is_told_so(self) -> None:
+        server = server_of(ScriptedStub())
+        await Exchange(server, "/control/close", {"deadline_s": 60}).task
+        waiting = Exchange(server, Endpoint.CHAT, {})
+        await until(lambda: server.num_in_flight == 1)
+        server.refuse_all()
+        await waiting.task
+        assert waiting.status == 503
+        assert (b"retry-after", b"1") in waiting.sent[0]["headers"]
+
+    async def test_without_the_secret_the_gate_stays_as_it_is(self) -> None:
+        server = server_of(ScriptedStub())
+        closing = Exchange(server, "/control/close", {"deadline_s": 60}, secret="wrong")
+        await closing.task
+        asked = Exchange(server, Endpoint.CHAT, {})
+        await asked.task
+        assert (closing.status, asked.status) == (403, 200)
+
+
 class TestAnswers:
     async def test_an_answer_names_the_weights_that_gave_it(self) -> None:
         exchange = Exchange(server_of(ScriptedStub()), Endpoint.COMPLETION, {})

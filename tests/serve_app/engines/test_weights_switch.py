@@ -319,6 +319,20 @@ class TestNobodyOpens:
         assert len(lost) == 1
         assert not switch.gate.is_open
 
+    async def test_it_leaves_a_gate_alone_that_was_closed_anew(self) -> None:
+        switch = lone_switch(scripted())
+        await self.overdue(switch)
+        asked = 0
+
+        async def controller() -> str | None:
+            nonlocal asked
+            asked += 1
+            asyncio.get_running_loop().call_soon(lambda: switch.close(deadline_s=FOR_EVER_S))
+            return None
+
+        await switch.settle(controller, ask_again_s=0.001)
+        assert (asked, switch.gate.is_open) == (1, False)
+
     async def test_it_stops_asking_when_somebody_opens(self) -> None:
         switch = lone_switch(scripted())
         await self.overdue(switch)
