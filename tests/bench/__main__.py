@@ -15,9 +15,16 @@ _OWN = (
     "tests.bench.packing",
     "tests.bench.planner",
     "tests.bench.leases",
+    "tests.bench.rollout",
 )
 _PEERS = ("tests.bench.peers",)
-_KNOW_QUICK = ("tests.bench.address", "tests.bench.peers", "tests.bench.packing", "tests.bench.leases")
+_KNOW_QUICK = (
+    "tests.bench.address",
+    "tests.bench.peers",
+    "tests.bench.packing",
+    "tests.bench.leases",
+    "tests.bench.rollout",
+)
 
 
 def main() -> int:

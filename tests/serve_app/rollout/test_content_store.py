@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -281,3 +284,20 @@ class TestCare:
         youngest_gone = max((one.stored_ns for one in stored if one.digest in removed), default=-1)
         assert all(one.stored_ns >= youngest_gone for one in stay if int(one.digest) not in keep)
         assert len(removed) == max(0, len([one for one in stored if int(one.digest) not in keep]) - newest)
+
+
+def _namespaces() -> bool:
+    if shutil.which("unshare") is None:
+        return False
+    return subprocess.run(["unshare", "-rm", "true"], capture_output=True, check=False).returncode == 0
+
+
+class TestADiskThatReallyFillsUp:
+    @pytest.mark.skipif(not _namespaces(), reason="needs a mount namespace of its own")
+    def test_the_old_one_serves_on_and_the_new_one_comes_when_there_is_room(self, tmp_path: Path) -> None:
+        program = [sys.executable, "-m", "tests.serve_app.rollout.full_disk_program", str(tmp_path)]
+        ended = subprocess.run(["unshare", "-rm", *program], capture_output=True, text=True, check=False)
+        assert ended.returncode == 0, ended.stderr
+        told = json.loads(ended.stdout)
+        assert "has no room" in told["told"]
+        assert (told["left"], told["after"]) == ([], True)
