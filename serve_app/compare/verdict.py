@@ -17,8 +17,11 @@ MAX_FORMAT_FALL: Final = 0.02
 """Share of answers that may lose the form asked for."""
 MAX_LATENCY_RATIO: Final = 1.2
 """Source: row C7, worse by more than 20 %."""
-MAX_LATENCY_RISE_S: Final = 0.05
-"""The latency is worse when it is above both: what other programs cost a short answer is no property of weights."""
+MAX_LATENCY_RISE_S: Final = 0.25
+"""The latency is worse when it is above both: what other programs cost a short answer is no property of weights.
+
+Source: medians of one model on 2 shared cores, from 21 to 91 ms by load alone.
+"""
 
 
 class Outcome(StrEnum):

@@ -67,7 +67,6 @@ class GoalPages:
                 return await self._cancel(goal_id)
             case method, rest:
                 return error_answer(method_not_allowed(method, asked.path, "GET, DELETE" if rest else "GET, POST"))
-        raise AssertionError(asked.method)
 
     def _add(self, body: bytes) -> ControlAnswer:
         try:

@@ -84,7 +84,10 @@ class GoalService:
         """For ever: now, at every notice, and at the latest after 15 s."""
         while True:
             self._woken.clear()
-            await self.turn()
+            try:
+                await self.turn()
+            except Exception as error:  # noqa: BLE001 - a loop that ended silently would be worse than any of them
+                _log.error("looking after goals failed; the loop goes on", error=repr(error))
             try:
                 async with asyncio.timeout(EVERY_S):
                     await self._woken.wait()

@@ -83,14 +83,14 @@ class TestVerdict:
     def test_of_320_so_many_must_change(self, won: int, lost: int, outcome: Outcome) -> None:
         assert judge(*changed(won, lost, 320 - won - lost)).outcome is outcome
 
-    @pytest.mark.parametrize("worse", [{"loss": 0.56}, {"loss": None}, {"format_share": 0.97}, {"latency_s": 0.09}])
+    @pytest.mark.parametrize("worse", [{"loss": 0.56}, {"loss": None}, {"format_share": 0.97}, {"latency_s": 0.29}])
     def test_what_is_worse_in_something_else_is_not_rolled_out(self, worse: dict[str, float | None]) -> None:
         new, old = changed(20, 0, 300)
         spoilt = replace(new, **worse)  # type: ignore[arg-type]
         assert judge(spoilt, old).outcome is Outcome.MIXED
         assert judge(replace(old, **worse), old).outcome is Outcome.WORSE  # type: ignore[arg-type]
 
-    @pytest.mark.parametrize("near", [{"loss": 0.549}, {"format_share": 0.98}, {"latency_s": 0.079}])
+    @pytest.mark.parametrize("near", [{"loss": 0.549}, {"format_share": 0.98}, {"latency_s": 0.27}])
     def test_within_its_tolerance_nothing_is_worse(self, near: dict[str, float]) -> None:
         new, old = changed(20, 0, 300)
         assert judge(replace(new, **near), old).outcome is Outcome.BETTER  # type: ignore[arg-type]
