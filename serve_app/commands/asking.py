@@ -38,14 +38,19 @@ def _json_of(method: str, address: str, path: str, *, body: object = None, timeo
         told = answer.json()
     except ValueError as error:
         raise _foreign(url, f"status {answer.status_code} and no JSON") from error
-    if answer.status_code == _NO_SUCH_ROUTE and not (isinstance(told, dict) and "outcome" in told):
+    is_ours = isinstance(told, dict) and ("outcome" in told or _controllers_error(told) is not None)
+    if answer.status_code == _NO_SUCH_ROUTE and not is_ours:
         raise _foreign(url, "status 404")
     return told
 
 
 def get(model: type[M], address: str, path: str, *, timeout_s: float = TIMEOUT_S) -> M:
-    """The body as `model`. Raises: as `get_json`, and BadAnswer when it has another form."""
-    return _as(model, get_json(address, path, timeout_s=timeout_s), f"{address}{path}")
+    """The body as `model`. Raises: as `get_json`, BadAnswer when it has another form, HeadroomError when refused."""
+    told = get_json(address, path, timeout_s=timeout_s)
+    refused = _controllers_error(told)
+    if refused is not None:
+        raise HeadroomError(refused)
+    return _as(model, told, f"{address}{path}")
 
 
 def post(model: type[M], address: str, path: str, body: object, *, timeout_s: float = TIMEOUT_S) -> M:
@@ -55,6 +60,13 @@ def post(model: type[M], address: str, path: str, body: object, *, timeout_s: fl
     if isinstance(error, dict):
         raise HeadroomError(str(error.get("message")))
     return _as(model, told, f"{address}{path}")
+
+
+def _controllers_error(told: object) -> str | None:
+    """The sentence of a refusal by the controller, which has the route that was asked for; else None."""
+    error = told.get("error") if isinstance(told, dict) else None
+    is_its = isinstance(error, dict) and error.get("origin") == "controller"
+    return str(error.get("message")) if is_its and isinstance(error, dict) else None
 
 
 def _as(model: type[M], body: object, url: str) -> M:

@@ -149,7 +149,7 @@ class TestAPerson:
     def test_promotes_a_canary_that_stands_but_no_unproven_one(self) -> None:
         promote = Asked(command=Command.PROMOTE, by="x")
         assert after(record(Stage.CANARY), promote).record.stage is Stage.CANARY
-        assert after(replace(record(Stage.CANARY), has_candidate=True), promote).effect is Effect.SWITCH
+        assert after(replace(record(Stage.CANARY), stood_s=0.0), promote).effect is Effect.SWITCH
 
     def test_cannot_stop_a_return(self) -> None:
         for command in Command:
