@@ -67,7 +67,7 @@ class TestARollout:
         assert (done.stage, done.trigger) == (Stage.RETURNED, TriggerKind.QUALITY_WORSE)
         assert "canary" not in one.world.asked
 
-    async def test_of_garbage_ends_a_replica_that_cannot_go_back(self) -> None:
+    async def test_ends_a_replica_that_cannot_go_back(self) -> None:
         cluster = Cluster()
         cluster.room = replace(cluster.room, fits=False)
         cluster.mad = {"b"}
@@ -76,7 +76,7 @@ class TestARollout:
         assert cluster.deaths == ["b"]
         cluster.check_rest()
 
-    async def test_returns_while_the_device_is_hot(self) -> None:
+    async def test_is_refused_while_a_device_is_too_hot(self) -> None:
         cluster = Cluster()
         cluster.signals = Signals(temperature_c={"n1/gpu-0": 95.0})
         done = await controller(cluster, store()).rollout()
