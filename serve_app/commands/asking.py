@@ -52,8 +52,11 @@ def _json_of(method: str, address: str, path: str, *, body: object = None, timeo
 
 
 def get(model: type[M], address: str, path: str, *, timeout_s: float = TIMEOUT_S) -> M:
-    """The body as `model`. Raises: as `get_json`, and BadAnswer when it has another form."""
-    return _as(model, get_json(address, path, timeout_s=timeout_s), f"{address}{path}")
+    """The body as `model`. Raises: as `get_json`, BadAnswer when it has another form, HeadroomError when refused."""
+    told = get_json(address, path, timeout_s=timeout_s)
+    if isinstance(told, dict) and isinstance(told.get("error"), dict):
+        raise _told_off(told)
+    return _as(model, told, f"{address}{path}")
 
 
 def post(model: type[M], address: str, path: str, body: object, *, timeout_s: float = TIMEOUT_S) -> M:
@@ -70,7 +73,7 @@ def call(method: str, address: str, path: str, *, body: object = None, timeout_s
     if not isinstance(told, dict):
         raise _foreign(f"{address}{path}", "no JSON object")
     if isinstance(told.get("error"), dict):
-        raise HeadroomError(str(told["error"].get("message")))
+        raise _told_off(told)
     return told
 
 

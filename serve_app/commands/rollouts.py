@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 _PATH = "/v1/rollouts"
 _BAR = 40
 _OVER = ("finished", "returned", "refused")
+_NO_BAR = ("observing", *_OVER)
+"""A day of watching would leave no room to see the rest; an end takes no time."""
 _TEXTS = {
     "promote": "End the canary or the observation of rollout ID now, or a pause: it goes on to its next stage.",
     "pause": "Hold rollout ID before its next stage; what it does now is done to its end.",
@@ -179,12 +181,15 @@ def _draw(one: RolloutView) -> None:
     for name, value in _facts(one):
         out.print(f"  {name:<12} {value}", markup=False)
     table = Table("stage", "began", "took", "", box=None, padding=(0, 1))
-    total_s = sum(stage.spent_s for stage in one.stages) or 1.0
+    total_s = sum(stage.spent_s for stage in one.stages if stage.stage not in _NO_BAR) or 1.0
     before_s = 0.0
     for stage in one.stages:
-        is_end = stage.stage in _OVER
-        bar = "" if is_end else _bar(before_s / total_s, stage.spent_s / total_s)
-        table.add_row(stage.stage, _when(stage.began_unix_s), "" if is_end else _took(stage.spent_s), bar)
+        took = "" if stage.stage in _OVER else _took(stage.spent_s)
+        if stage.stage in _NO_BAR:
+            table.add_row(stage.stage, _when(stage.began_unix_s), took, "")
+            continue
+        bar = _bar(before_s / total_s, stage.spent_s / total_s)
+        table.add_row(stage.stage, _when(stage.began_unix_s), took, bar)
         before_s += stage.spent_s
     out.print(table)
 

@@ -141,7 +141,8 @@ class Record:
     traceparent: str | None = None
     stage: Stage = Stage.REQUESTED
     hold: Hold = Hold.FREE
-    has_candidate: bool = False
+    stood_s: float | None = None
+    """Where of `spent_s` the candidate stood and got traffic; None: it does not yet."""
     spent_s: float = 0.0
     learned: Learned = Learned()
     trigger: TriggerKind | None = None
@@ -153,6 +154,10 @@ class Record:
     @property
     def is_over(self) -> bool:
         return self.stage in OVER
+
+    @property
+    def has_candidate(self) -> bool:
+        return self.stood_s is not None
 
     @property
     def is_held(self) -> bool:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Final
 
-from serve_app.rollout.record import Hold, Kind, Learned, Record, Stage, Way, moved
+from serve_app.rollout.record import Hold, Kind, Learned, Record, Stage, StageTime, Way, moved
 from serve_app.rollout.triggers import Trigger
 
 
@@ -156,7 +156,9 @@ _EFFECTS: Final[Mapping[Stage, Effect]] = {
 
 def begin(record: Record, *, unix_s: float) -> Move:
     """The first stage of a rollout that was just asked for."""
-    return _enter(record, PATHS[record.kind][0], unix_s=unix_s)
+    first = PATHS[record.kind][0]
+    entered = replace(record, stage=first, stages=(StageTime(stage=first, began_unix_s=unix_s),))
+    return Move(record=entered, effect=effect_of(entered))
 
 
 def decide(record: Record, event: Event, *, elapsed_s: float, unix_s: float, policy: RolloutPolicy) -> Move:
@@ -188,7 +190,7 @@ def recover(record: Record, *, committed: str, unix_s: float) -> Move:
     if record.is_over or record.hold is Hold.HELD or record.stage is Stage.OBSERVING:
         return Move(record=record)
     if record.stage is not Stage.SWITCHING:
-        fresh = replace(record, has_candidate=False)
+        fresh = replace(record, stood_s=None)
         return Move(record=fresh, effect=effect_of(fresh))
     if committed == record.new.version != record.old.version:
         return _enter(record, Stage.COMMITTED, unix_s=unix_s)
@@ -205,7 +207,7 @@ def _done(record: Record, *, unix_s: float) -> Move:
     if record.stage is Stage.RETURNING:
         return Move(record=moved(record, Stage.RETURNED, unix_s=unix_s))
     if record.stage is Stage.CANARY:  # it stands; now it must prove itself for a while
-        return Move(record=replace(record, has_candidate=True, spent_s=0.0))
+        return Move(record=replace(record, stood_s=record.spent_s))
     return _next(record, unix_s=unix_s)
 
 
@@ -249,7 +251,8 @@ def _looked(record: Record, triggers: tuple[Trigger, ...], *, unix_s: float, pol
         return _return(record, triggers[0].reason, triggers[0], unix_s=unix_s)
     if record.hold is Hold.HELD:
         return Move(record=record)
-    is_proven = record.stage is Stage.CANARY and record.has_candidate and record.spent_s >= policy.canary_s
+    stood_s = record.stood_s if record.stage is Stage.CANARY else None
+    is_proven = stood_s is not None and record.spent_s - stood_s >= policy.canary_s
     is_settled = record.stage is Stage.OBSERVING and record.spent_s >= record.observe_s
     return _next(record, unix_s=unix_s) if is_proven or is_settled else Move(record=record)
 

@@ -6,7 +6,7 @@ from typing import Final
 
 from pydantic import BaseModel, ConfigDict
 
-from serve_app.rollout.record import Record, Stage
+from serve_app.rollout.record import Record
 
 GIB: Final = 2**30
 
@@ -107,8 +107,8 @@ def view_of(record: Record) -> RolloutView:
 
 
 def _times(record: Record) -> tuple[StageView, ...]:
-    """The stage it is in has no end yet: its time is what was seen of it so far. An end takes no time."""
+    """The stage it is in has no end yet: its time is what was seen of it so far."""
     times = [StageView(stage=one.stage, began_unix_s=one.began_unix_s, spent_s=one.spent_s) for one in record.stages]
     if times and not record.is_over:
         times[-1] = times[-1].model_copy(update={"spent_s": record.spent_s})
-    return tuple(one for one in times if one.spent_s or one.stage != Stage.REQUESTED)
+    return tuple(times)

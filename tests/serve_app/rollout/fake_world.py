@@ -265,7 +265,8 @@ class FakeWorld:
     async def commit(self, model: str, weights: Weights) -> None:
         if self.cluster.committed != weights.version:
             still = [engine.name for engine in self.cluster.engines.values() if engine.is_open]
-            self.cluster.law(not still, f"committed while {still} answer")
+            is_return = weights.version == OLD.version  # one whose gate cannot be closed leaves the table with this
+            self.cluster.law(is_return or not still, f"committed while {still} answer")
         self.cluster.law(weights.version not in self.cluster.garbage, "garbage committed")
         await self._do("commit", lambda: setattr(self.cluster, "committed", weights.version))
         await self._do("link", lambda: setattr(self.cluster, "link", weights.version))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 
 from serve_app.rollout.ledger import RolloutLedger
 from serve_app.rollout.record import Mode, Stage
+from serve_app.rollout.triggers import Traffic
 from tests.serve_app.rollout.controllers import controller, run_killed, store
 from tests.serve_app.rollout.fake_world import NEW, OLD, Cluster, Points
 
@@ -18,8 +20,12 @@ ENDS = {Stage.FINISHED: NEW.version, Stage.RETURNED: OLD.version, Stage.REFUSED:
 MAX_LIVES = 6
 
 
-def cluster_of(mode: Mode, *, is_garbage: bool = False) -> Cluster:
+def cluster_of(mode: Mode, *, is_garbage: bool = False, is_slow: bool = False) -> Cluster:
+    """`is_slow`: the new weights take twice as long, which shows once they get traffic."""
     cluster = Cluster()
+    if is_slow:
+        latencies = ((OLD.version, 1.0), (NEW.version, 2.0))
+        cluster.traffic = {version: Traffic(num_requests=100, latency_s=latency_s) for version, latency_s in latencies}
     if mode is Mode.IN_PLACE:
         cluster.room = replace(cluster.room, free_bytes=0, fits=False)
     if is_garbage:
@@ -44,21 +50,23 @@ async def lived(cluster: Cluster, lives: list[Points]) -> list[str]:
     return names
 
 
-async def every_point(mode: Mode, *, is_garbage: bool) -> int:
-    undisturbed = cluster_of(mode, is_garbage=is_garbage)
+async def every_point(make: Callable[[], Cluster], *, ends_in: str) -> int:
+    undisturbed = make()
     num_points = len(await lived(undisturbed, []))
-    assert undisturbed.committed == (OLD if is_garbage else NEW).version
+    assert undisturbed.committed == ends_in
     for kill_at in range(num_points):
-        await lived(cluster_of(mode, is_garbage=is_garbage), [Points(kill_at=kill_at)])
+        await lived(make(), [Points(kill_at=kill_at)])
     return num_points
 
 
 class TestAKilledController:
     @pytest.mark.parametrize("mode", [Mode.IN_PLACE, Mode.SIDE_BY_SIDE])
-    @pytest.mark.parametrize("is_garbage", [False, True], ids=["good", "garbage"])
-    async def test_leaves_old_or_new_wherever_it_ends(self, mode: Mode, is_garbage: bool) -> None:
+    @pytest.mark.parametrize("fault", ["none", "garbage", "slow"])
+    async def test_leaves_old_or_new_wherever_it_ends(self, mode: Mode, fault: str) -> None:
         """Every store write, every effect and every rename, before and after."""
-        assert await every_point(mode, is_garbage=is_garbage) > 40
+        ends_in = (NEW if fault == "none" else OLD).version
+        make = lambda: cluster_of(mode, is_garbage=fault == "garbage", is_slow=fault == "slow")  # noqa: E731
+        assert await every_point(make, ends_in=ends_in) > 40
 
     @given(kills=st.lists(st.integers(0, 90), min_size=1, max_size=MAX_LIVES), mode=st.sampled_from(list(Mode)))
     @settings(max_examples=60)
@@ -76,15 +84,12 @@ class TestABrokenWorld:
         kill_at=st.none() | st.integers(0, 120),
         mode=st.sampled_from(list(Mode)),
         is_garbage=st.booleans(),
+        is_slow=st.booleans(),
     )
-    @settings(max_examples=100)
+    @settings(max_examples=150)
     def test_ends_in_old_or_new_whatever_fails(
-        self, failing: set[int], kill_at: int | None, mode: Mode, is_garbage: bool
+        self, failing: set[int], kill_at: int | None, mode: Mode, is_garbage: bool, is_slow: bool
     ) -> None:
         """Any call may fail before or after it has acted, and the controller may be killed besides."""
-        asyncio.run(_broken(failing, kill_at, mode, is_garbage))
-
-
-async def _broken(failing: set[int], kill_at: int | None, mode: Mode, is_garbage: bool) -> None:
-    points = Points(kill_at=kill_at, fails=lambda number: number in failing)
-    await lived(cluster_of(mode, is_garbage=is_garbage), [points])
+        cluster = cluster_of(mode, is_garbage=is_garbage, is_slow=is_slow)
+        asyncio.run(lived(cluster, [Points(kill_at=kill_at, fails=lambda number: number in failing)]))
