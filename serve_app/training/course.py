@@ -104,7 +104,8 @@ class Course:
     def run(self) -> bool:
         """True when it was done or there was no sense in going on, False when it was told to stop before.
 
-        Raises: ModelNotMade when a figure is no number any more; OSError when a checkpoint or the state cannot be written; nothing half-done is left then.
+        Raises: ModelNotMade when a figure is no number any more, OSError when a checkpoint or the state cannot be
+        written; nothing half-done is left then.
         """
         if not self._pupil.num_done:
             self._accuracy_before = self._tested()["test_accuracy"]
