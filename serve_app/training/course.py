@@ -5,6 +5,7 @@ Knows neither losses nor rewards: a `Pupil` does its steps. Everything of the wo
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from torch import Tensor
 
+from serve_app.errors import ModelNotMade
 from serve_app.jobs.messages import Progress, Result, Saved
 from serve_app.training.answering import answer
 from serve_app.training.checkpoints import TRAINER_STATE_NAME
@@ -102,7 +104,8 @@ class Course:
     def run(self) -> bool:
         """True when it was done or there was no sense in going on, False when it was told to stop before.
 
-        Raises: OSError when a checkpoint or the state cannot be written; nothing half-done is left then.
+        Raises: ModelNotMade when a figure is no number any more, OSError when a checkpoint or the state cannot be
+        written; nothing half-done is left then.
         """
         if not self._pupil.num_done:
             self._accuracy_before = self._tested()["test_accuracy"]
@@ -115,7 +118,10 @@ class Course:
         return True
 
     def _step(self) -> None:
-        self._recent.append(dict(self._pupil.step()))
+        metrics = dict(self._pupil.step())
+        if not all(math.isfinite(value) for value in metrics.values()):
+            raise _diverged(self._orders, self._pupil.num_done)
+        self._recent.append(metrics)
         done = self._pupil.num_done
         if done % STEPS_PER_REPORT == 0:
             self._history.append({"step": self._orders.begin_step + done, **self._means()})
@@ -226,3 +232,11 @@ class Course:
             "seed": orders.seed,
             "config_hash": orders.config_hash,
         }
+
+
+def _diverged(orders: Orders, step: int) -> ModelNotMade:
+    return ModelNotMade(
+        f"Training of {orders.model!r} went astray: after step {step} of {orders.num_steps} its loss is no number.",
+        expected="Expected finite figures from every step.",
+        advice="Submit it again with a lower `learning_rate`; checkpoints saved before are whole.",
+    )

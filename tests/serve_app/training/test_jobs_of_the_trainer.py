@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors.torch import load_file, save
 
-from serve_app.errors import CheckpointRefused, ConfigRefused
+from serve_app.errors import CheckpointRefused, ConfigRefused, ModelNotMade
 from serve_app.jobs.messages import Failed, Progress, Said, Saved, read_line
 from serve_app.training.checkpoints import accuracy_of, step_of, verify_checkpoint
 from serve_app.training.job_config import read_job_config
@@ -180,6 +181,16 @@ class TestAParentThatIsNoGood:
         with pytest.raises(CheckpointRefused, match="do not fit"):
             run(home, begin="latest")
         assert sorted(path.name for path in folder.glob("checkpoint-*")) == ["checkpoint-4", "checkpoint-9"]
+
+    def test_one_that_gives_no_numbers_ends_the_job_and_leaves_nothing(self, home: Path) -> None:
+        parent = home / "models" / "tiny" / "checkpoint-4"
+        weights = load_file(parent / "model.safetensors")
+        weights["model.norm.weight"][0] = float("nan")
+        (parent / "model.safetensors").write_bytes(save(weights))
+        (parent / "headroom_manifest.json").unlink()
+        with pytest.raises(ModelNotMade, match="astray"):
+            run(home)
+        assert [path.name for path in parent.parent.glob("*checkpoint*")] == ["checkpoint-4"]
 
 
 def start(home: Path, *, most_bytes: int = resource.RLIM_INFINITY, **entries: object) -> subprocess.Popen[str]:

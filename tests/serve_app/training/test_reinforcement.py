@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from serve_app.training.collapse import ENTROPY_WINDOW, FEWEST, WINDOW, Watch, slope
@@ -47,6 +47,8 @@ class TestReward:
         assert reward(REVERSE, "tenalp", ended=True) == 1.0
 
     @given(text=st.text(alphabet="tenalpTENALP123 .", max_size=12))
+    @example(text="tenalx")
+    @example(text="tenalpx")
     def test_every_other_is_worth_less_than_half(self, text: str) -> None:
         assert text.strip() == REVERSE.answer or 0 <= reward(REVERSE, text, ended=True) < 0.5
 
@@ -160,7 +162,7 @@ class TestCollapse:
     def test_nothing_is_judged_early(self, rewards: list[float]) -> None:
         assert watched(rewards, entropy=0.0).reason_to_stop() == ""
 
-    @given(rewards=st.lists(st.floats(0, 1), min_size=1, max_size=300))
+    @given(rewards=st.lists(st.floats(0, 1), min_size=WINDOW + 1, max_size=WINDOW + 50))
     def test_the_average_is_of_the_last_hundred(self, rewards: list[float]) -> None:
         last = rewards[-WINDOW:]
         assert watched(rewards).average == pytest.approx(sum(last) / len(last))
