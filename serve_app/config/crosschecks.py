@@ -108,6 +108,8 @@ def _certificate(access: object) -> Iterator[Finding]:
     missing = [name for name in ("certificate_file", "key_file") if keys.get(name) is None]
     if len(missing) == 1:
         yield ("access",), f"has no {missing[0]}", "both certificate_file and key_file, or neither", ""
+
+
 def _downshifts(modes: dict[str, Mapping[str, Any]]) -> Iterator[Finding]:
     """A way down names modes that exist and never comes back to where it began."""
     ways = {mode: keys.get("downshift_to") for mode, keys in modes.items()}
