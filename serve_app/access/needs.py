@@ -30,6 +30,7 @@ class RouteNeeds:
 
 _ADMIN: Final = RouteNeeds(Role.ADMIN)
 _LEASES: Final = RouteNeeds(Role.LEASES, Role.LEASES)
+_JOBS: Final = RouteNeeds(Role.JOBS, Role.JOBS)
 _INFERENCE: Final = RouteNeeds(Role.INFERENCE, Role.INFERENCE)
 _ANY: Final = RouteNeeds(Anyone.ANY_KEY)
 
@@ -59,6 +60,22 @@ ROUTE_NEEDS: Final = {
     "/models/wake": _ADMIN,
     "/models/pin": _ADMIN,
     "/models/unpin": _ADMIN,
+    "/admin/downshift/stats": _ADMIN,
+    "/admin/route/explain": _ADMIN,
+    "/models/reload": _ADMIN,
+    "/v1/jobs": _JOBS,
+    "/v1/jobs/{id}": _JOBS,
+    "/v1/jobs/{id}/logs": _JOBS,
+    "/v1/jobs/{id}/cancel": _JOBS,
+    "/v1/goals": _JOBS,
+    "/v1/goals/{id}": _JOBS,
+    "/v1/comparisons": _JOBS,
+    "/v1/rollouts": _ADMIN,
+    "/v1/rollouts/{id}": _ADMIN,
+    "/v1/rollouts/{id}/promote": _ADMIN,
+    "/v1/rollouts/{id}/rollback": _ADMIN,
+    "/v1/rollouts/{id}/pause": _ADMIN,
+    "/v1/rollouts/{id}/resume": _ADMIN,
     "/v1/fleet": _ADMIN,
     "/v1/plan": _ADMIN,
     "/v1/alerts": _ADMIN,

@@ -6,7 +6,7 @@ What it needs of the world comes in: who scores, a clock, the store. It starts n
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, Protocol
@@ -59,9 +59,12 @@ class ComparisonService:
         scorer: Scorer,
         clock: Callable[[], float],
         limit: int | None = None,
+        is_wanted: Callable[[Seen, Sequence[Seen]], bool] = lambda _one, _all: True,
         exporting: Exporting | None = None,
     ) -> None:
+        """`is_wanted` says of one checkpoint, among all that are there, whether it is worth a scoring."""
         self._home = home
+        self._is_wanted = is_wanted
         self._store = store
         self._scorer = scorer
         self._clock = clock
@@ -100,7 +103,7 @@ class ComparisonService:
         while True:
             seen = await asyncio.to_thread(scan, self._home)
             self._store.only(one.path for one in seen)
-            todo = [one for one in due(seen, self._store.records()) if (one.path, one.stamp) not in tried]
+            todo = [one for one in self._due(seen) if (one.path, one.stamp) not in tried]
             if not todo:
                 return
             tried.add((todo[0].path, todo[0].stamp))
@@ -129,7 +132,10 @@ class ComparisonService:
     async def pending(self, model: str) -> bool:
         """Whether a checkpoint of the model waits to be looked at."""
         seen = await asyncio.to_thread(scan, self._home)
-        return any(one.model == model for one in due(seen, self._store.records()))
+        return any(one.model == model for one in self._due(seen))
+
+    def _due(self, seen: Sequence[Seen]) -> list[Seen]:
+        return [one for one in due(seen, self._store.records()) if self._is_wanted(one, seen)]
 
     async def _looked_at(self, seen: Seen) -> Record:
         record = Record(model=seen.model, path=seen.path, stamp=seen.stamp, state=State.REFUSED, at_s=self._clock())
@@ -201,6 +207,11 @@ def _check_same(score: CheckpointScore, candidate: _Candidate) -> None:
     wanted = (candidate.verified.weights_version, candidate.test_set)
     if found != wanted:
         raise ValueError(f"weights and test set {found} were scored, not {wanted}")
+
+
+def is_one_of_several(one: Seen, seen: Sequence[Seen]) -> bool:
+    """A model's only checkpoint has nothing to be compared with, and starting an engine for it would be for nothing."""
+    return sum(other.model == one.model for other in seen) > 1
 
 
 def _link(span: Span, traceparent: str | None) -> None:

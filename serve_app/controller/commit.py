@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from serve_app.controller.bringup import Bringup, plan_key
 from serve_app.controller.claims import Weights
-from serve_app.controller.ledger import Ledger
+from serve_app.controller.ledger import Ledger, Tenure
 from serve_app.controller.served import show_link
 from serve_app.controller.store import Store
 from serve_app.errors import HeadroomError
@@ -26,8 +26,10 @@ class Commit:
         """None: nobody serves it, or it has no checkpoint."""
         return self._bringup.state.weights.get(model)
 
-    def commit(self, model: str, weights: Weights) -> None:
-        """Not to be called while another change is planned or carried out.
+    def commit(self, model: str, weights: Weights) -> tuple[Tenure, ...]:
+        """Repeated, it makes everything follow again. Returns the replicas that have other weights.
+
+        Not to be called while another change is planned or carried out.
 
         Raises: HeadroomError for a model that is not served, or before there is a plan.
         """
@@ -43,6 +45,7 @@ class Commit:
             bringup.save(target)
         bringup.state.weights = every
         bringup.take_over(target)
-        self._ledger.reweigh(model, weights)
+        strays = self._ledger.reweigh(model, weights)
         show_link(model, weights.path)
         self._publish()
+        return strays

@@ -267,13 +267,12 @@ def _leases_view(facts: DeviceFacts, reading: DeviceReading | None) -> HolderVie
 
 
 def _guest_view(name: str, num_bytes: int, reading: DeviceReading | None) -> HolderView:
-    """A job; every attempt of it has a mark of its own."""
-    marked = [size for marker, size in reading.shares.items() if marker.startswith(f"{name}:")] if reading else []
+    """A job, by the mark its processes carry."""
     return HolderView(
         name=name,
         kind=HolderKind.JOB,
         planned_bytes=num_bytes,
-        measured_bytes=sum(marked) if reading else None,
+        measured_bytes=reading.shares.get(name, 0) if reading else None,
         peak_bytes=num_bytes,
     )
 

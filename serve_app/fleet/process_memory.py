@@ -13,7 +13,7 @@ LEASE_MARK = "lease:"
 """Begins the mark of programs that `headroom lease run` started; the lease's id follows."""
 
 JOB_MARK = "job:"
-"""Begins the mark of a job's program; the job's id and `:<attempt>` follow."""
+"""Begins the mark of a job's program; the job's id follows."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -45,6 +45,8 @@ _APPLY_STATUS: Final = {
     ApplyOutcome.BUSY: HTTPStatus.CONFLICT,
 }
 ACT_TIMEOUT_S: Final = 30.0
+LONG_ACTS_S: Final = {"/models/reload": 150.0, "/admin/scaling": 240.0}
+"""They answer when they are done."""
 _ACT_STATUS: Final = {
     ModelOutcome.DONE: HTTPStatus.OK,
     ModelOutcome.ACCEPTED: HTTPStatus.ACCEPTED,
@@ -151,7 +153,7 @@ class Pages:
 
     async def control(self, asked: ControlAsked) -> Page | ApiError:
         """A route of the controller, passed on."""
-        timeout_s = CONTROL_TIMEOUT_S if asked.method == "GET" else ACT_TIMEOUT_S
+        timeout_s = CONTROL_TIMEOUT_S if asked.method == "GET" else LONG_ACTS_S.get(asked.path, ACT_TIMEOUT_S)
         answer = await self._asked(self._control.ask(asked), timeout_s=timeout_s)
         if answer is None:
             return _away()

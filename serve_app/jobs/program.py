@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from serve_app.config.sizes import size_text
-from serve_app.fleet.process_memory import SHARE_VARIABLE, end_processes, marked_processes
+from serve_app.fleet.process_memory import JOB_MARK, SHARE_VARIABLE, end_processes, marked_processes
 from serve_app.jobs.child import Child
 from serve_app.jobs.endings import ending_of
 from serve_app.jobs.job import Ending, JobReason
@@ -25,7 +25,6 @@ from serve_app.jobs.messages import FOLDER_VARIABLE, JOB_VARIABLE, RESUME_VARIAB
 from serve_app.jobs.ports import Ended, RunOrder
 from serve_app.logs import logger
 
-JOB_MARK: Final = "job:"
 """Begins the share mark of a job's program; the job's id follows."""
 CONFIG_VARIABLE: Final = "HEADROOM_JOB_CONFIG"
 """Environment of the program: its config as JSON text; unset when there is none."""

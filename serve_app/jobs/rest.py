@@ -14,14 +14,17 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
+import orjson
 from pydantic import BaseModel, ValidationError
 
 from serve_app.api.control_routes import ControlAnswer, ControlAsked, ControlRoute, error_answer, json_answer
 from serve_app.api.errors import ApiError, Origin, invalid, method_not_allowed, not_found
-from serve_app.jobs.job import Job
+from serve_app.errors import ConfigRefused
+from serve_app.jobs.job import Job, JobKind
 from serve_app.jobs.service import JobRefusal, JobRefusalReason, JobService, JobView
 from serve_app.jobs.wire import JobRequest, ListRequest, LogRequest, path_fault, shown
 from serve_app.leases.rpcs import RpcError
+from serve_app.training.job_config import read_job_config
 
 PATH: Final = "/v1/jobs"
 JOB_ROUTES: Final = (
@@ -43,11 +46,15 @@ R = TypeVar("R", bound=BaseModel)
 
 
 class JobCalls:
-    """`roots` are the directories whose checkpoints a job may begin with."""
+    """`roots` are the directories whose checkpoints a job may begin with.
 
-    def __init__(self, service: JobService, *, roots: Sequence[Path]) -> None:
+    `home` is where our trainer finds and writes models, and its configuration is checked; None leaves that to callers.
+    """
+
+    def __init__(self, service: JobService, *, roots: Sequence[Path], home: Path | None = None) -> None:
         self._service = service
         self._roots = roots
+        self._home = home
 
     async def answer(self, asked: ControlAsked) -> ControlAnswer:
         """`asked.path` begins with `/v1/jobs`; the body's size is the caller's to limit."""
@@ -79,7 +86,16 @@ class JobCalls:
             return request
         if request.resume_from is not None and (fault := path_fault(request.resume_from, self._roots)):
             return invalid(f"resume_from: {fault} Name a checkpoint below the model's own.", param="resume_from")
-        return _one(self._service.submit(request.inside()))
+        spec = request.inside()
+        if self._home is not None and spec.kind in (JobKind.TRAIN, JobKind.REINFORCE):
+            if "home" in request.config:
+                return invalid("config.home: the cluster's own home is used. Leave it out.", param="config.home")
+            spec = replace(spec, config=orjson.dumps({**orjson.loads(spec.config), "home": str(self._home)}).decode())
+            try:
+                read_job_config(spec.config)
+            except ConfigRefused as refused:
+                return invalid(str(refused), param="config", code="bad_field")
+        return _one(self._service.submit(spec))
 
     def _list(self, query: Mapping[str, str]) -> dict[str, Any] | ApiError:
         request = _parsed(ListRequest, {name: value for name, value in query.items() if value})

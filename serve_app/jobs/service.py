@@ -124,12 +124,14 @@ class JobService:
 
     # -- What users ask ------------------------------------------------------------------------------
 
-    def submit(self, spec: JobSpec) -> Job | JobRefusal:
-        """The job once it is written down."""
+    def submit(self, spec: JobSpec, *, job_id: str | None = None) -> Job | JobRefusal:
+        """The job once it is written down. A `job_id` of the caller's makes the call safe to repeat."""
+        if job_id is not None and (known := self._book.job(job_id)) is not None:
+            return known
         if len(self._book.open) >= MAX_UNSETTLED:
             message = f"There are {MAX_UNSETTLED} jobs that are not over. Wait until some end, or cancel some."
             return JobRefusal(reason=JobRefusalReason.QUEUE_FULL, message=message)
-        job_id = self._new_id()
+        job_id = job_id or self._new_id()
         span = self._spans.submit(job_id=job_id, kind=spec.kind.value, priority=spec.priority, caller=spec.traceparent)
         job = replace(changes.submitted(job_id, spec, at=self._book.now()), submit_traceparent=span.traceparent)
         try:

@@ -86,7 +86,8 @@ class TestTheCommand:
         assert "one more replica needs 2.00 GiB, 4.00 GiB are free" in shown.output
 
     def test_an_unknown_id_is_told_with_the_controllers_sentence(self) -> None:
-        error = {"error": {"message": "There is no rollout 9.", "origin": "controller"}}
+        told = {"message": "There is no rollout 9.", "origin": "controller", "code": "unknown_rollout"}
+        error = {"error": told}
         with answering({"/v1/rollouts/9": error}, status=404) as address:
             shown = CliRunner().invoke(main, ["rollouts", "show", "9", "--address", address])
         assert (shown.exit_code, "There is no rollout 9." in shown.output) == (1, True)
