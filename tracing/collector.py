@@ -1,6 +1,7 @@
 """The control plane's side of the metrics: reports of many processes become one `/metrics` text.
 
-Totals are monotone whoever comes and goes: a source that is gone keeps its counters here and loses its gauges.
+Totals are monotone whoever comes and goes: a source that is gone keeps its counters here and loses its gauges. Only
+series of metrics that pass (`names.Counter.passes`) end, the oldest of them.
 For one source the report with the highest sequence counts, so merging is idempotent and its order is without
 meaning. Time is an argument.
 """
@@ -110,8 +111,8 @@ class Collector(Registered):
 
     def _fold(self, source: str) -> None:
         delta = self._gone.pop(source)
-        _add(self._folded_counters, self._placed(delta.counters, names.Counter))
-        _add(self._folded_histograms, self._placed(delta.histograms, names.Histogram))
+        _add(self._folded_counters, self._placed(delta.counters, names.Counter, _NothingNew()))
+        _add(self._folded_histograms, self._placed(delta.histograms, names.Histogram, _NothingNew()))
         self._folded_ids[source] = None
         while len(self._folded_ids) > _MAX_FOLDED_IDS:
             del self._folded_ids[next(iter(self._folded_ids))]
@@ -140,29 +141,31 @@ class Collector(Registered):
                 case names.Histogram():
                     yield _histogram_family(metric, histograms.get(metric.name, {}))
 
-    def _reports(self) -> Iterator[Delta]:
-        yield from self._gone.values()
-        for source in self._live.values():
-            yield source.latest
+    def _reports(self) -> list[Delta]:
+        """The newest first, so that of values that pass it is the old ones that find no place."""
+        reports = [*self._gone.values(), *(source.latest for source in self._live.values())]
+        return sorted(reports, key=lambda delta: (delta.at_s, delta.source), reverse=True)
 
     def _placed(
-        self, values: Mapping[Key, _Total], kind: type[names.Counter] | type[names.Histogram]
+        self, values: Mapping[Key, _Total], kind: type[names.Counter] | type[names.Histogram], passing: LabelBounds
     ) -> Iterator[tuple[Key, _Total]]:
-        for (name, labels), value in values.items():
+        """`passing` are the bounds of metrics whose values come and go; those of the others last."""
+        for (name, labels), value in reversed(list(values.items())):
             metric = names.METRICS.get(name)
             if isinstance(metric, kind) and len(labels) == len(metric.labels):
-                yield (name, self._bounds.admit(metric, labels)), value
+                bounds = passing if metric.passes else self._bounds
+                yield (name, bounds.admit(metric, labels)), value
 
     def _all_counters(self) -> dict[Key, float]:
-        totals = dict(self._folded_counters)
+        totals, passing = dict(self._folded_counters), LabelBounds()
         for delta in self._reports():
-            _add(totals, self._placed(delta.counters, names.Counter))
+            _add(totals, self._placed(delta.counters, names.Counter, passing))
         return totals
 
     def _all_histograms(self) -> dict[Key, HistogramTotals]:
-        totals = dict(self._folded_histograms)
+        totals, passing = dict(self._folded_histograms), LabelBounds()
         for delta in self._reports():
-            _add(totals, self._placed(delta.histograms, names.Histogram))
+            _add(totals, self._placed(delta.histograms, names.Histogram, passing))
         return totals
 
     def _all_gauges(self) -> dict[Key, float]:
@@ -188,6 +191,13 @@ class Collector(Registered):
             looked = hits.get(labels, 0.0) + misses.get(labels, 0.0)
             rates[(names.CACHE_HIT_RATE.name, labels)] = hits.get(labels, 0.0) / looked if looked else math.nan
         return rates
+
+
+class _NothingNew(LabelBounds):
+    """For sources gone for so long that what passes has passed: all of it is `other`."""
+
+    def admit(self, metric: names.Metric, labels: Labels) -> Labels:
+        return (names.OTHER,) * len(labels)
 
 
 def fleet_families(page: bytes) -> bytes:

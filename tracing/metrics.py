@@ -125,6 +125,14 @@ class LabelBounds:
         seen.add(value)
         return value
 
+    def drop(self, metric: Metric, labels: Labels) -> None:
+        """Give the place back, and each value that no other place has."""
+        places = self._places.get(metric.name, set())
+        places.discard(labels)
+        for index, value in enumerate(labels):
+            if all(place[index] != value for place in places):
+                self._values.get((metric.name, index), set()).discard(value)
+
     def forget(self, metric: Metric) -> None:
         """Let a gauge begin anew with the values it has now."""
         self._places.pop(metric.name, None)
@@ -164,6 +172,13 @@ class Recorder:
         if key not in cells:
             cells[key] = make()
         return cells[key]
+
+    def drop(self, metric: names.Counter | names.Histogram, *labels: str) -> None:
+        """End a series of a metric that `passes`. A cell kept of it counts no more."""
+        assert metric.passes, "totals of other metrics never fall"
+        cells = self._counters if isinstance(metric, names.Counter) else self._histograms
+        if cells.pop((metric.name, labels), None) is not None:
+            self._bounds.drop(metric, labels)
 
     def replace(self, metric: names.Gauge, values: Mapping[Labels, float]) -> None:
         """Make `values` the only series of a gauge: what is not named is no longer reported, its cells are dead."""

@@ -177,13 +177,17 @@ class BurnWindow(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Counter:
-    """`max_values` bounds the distinct values of each label; `known` are values created at 0 beside declared ones."""
+    """`max_values` bounds the distinct values of each label; `known` are values created at 0 beside declared ones.
+
+    `passes`: values of its labels come and go for ever; beyond the cap it is the oldest that are counted as `other`.
+    """
 
     name: str
     help: str
     labels: tuple[str, ...] = ()
     max_values: int = 64
     known: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    passes: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -197,7 +201,7 @@ class Gauge:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Histogram:
-    """`buckets` are upper bounds, ascending, in the unit of the name; +Inf is implied."""
+    """`buckets` are upper bounds, ascending, in the unit of the name; +Inf is implied. The rest is as in `Counter`."""
 
     name: str
     help: str
@@ -205,6 +209,7 @@ class Histogram:
     labels: tuple[str, ...] = ()
     max_values: int = 64
     known: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    passes: bool = False
 
 
 Metric = Counter | Gauge | Histogram
@@ -270,6 +275,19 @@ INFERENCE_REQUEST_SECONDS = Counter(
     name="headroom_inference_request_seconds_total",
     help="Sum of the durations of chat and completion requests.",
     labels=("mode", "model"),
+)
+ANSWERS = Counter(
+    name="headroom_answers_total",
+    help="Engine runs that ended, by the weights that were asked; neither cached answers nor what callers cut short.",
+    labels=("model", "version", "outcome"),
+    passes=True,
+)
+ANSWER_DURATION = Histogram(
+    name="headroom_answer_duration_seconds",
+    help="Time a good answer took from its arrival at the run, waiting for a place included, by weights version.",
+    labels=("model", "version"),
+    buckets=_REQUEST_S,
+    passes=True,
 )
 TIME_TO_FIRST_TOKEN = Histogram(
     name="headroom_time_to_first_token_seconds",

@@ -139,6 +139,7 @@ class Gateway:
         self._bulkheads.keep_only(frozenset(f"{one.model}@{one.weights_version}" for one in table.backends))
         self._probes.update(table.backends, table.internal_secret)
         self._meters.expect_models(self._catalog.models, {backend.deployment for backend in table.backends})
+        self._meters.versions.expect((backend.model, backend.weights_version) for backend in table.backends)
         self.show_breakers()
         self._inference.update(self._catalog, table)
         self._pages.update(self._catalog, table.peers, self._settings)

@@ -66,6 +66,7 @@ class FlightBoard:
 
         def ended(report: Report) -> None:
             self._meters.run_ended(decision.model, report, stream=decision.stream)
+            self._meters.versions.ended(decision.model, decision.weights_version, report)
             if report.failure is not None and report.failure.code == OVERLOADED:
                 self._meters.shed(decision.mode)
             self._on_ended(decision, report)

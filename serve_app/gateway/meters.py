@@ -12,6 +12,7 @@ from serve_app.api.errors import Outcome
 from serve_app.gateway.answer_headers import CacheState
 from serve_app.gateway.answers import Tokens
 from serve_app.gateway.run_terms import Report
+from serve_app.gateway.version_meters import VersionMeters
 from tracing import names
 from tracing.metrics import CounterCell, HistogramCell, Recorder
 
@@ -34,6 +35,7 @@ class Meters:
     def __init__(self, recorder: Recorder, *, modes: Iterable[str], cache_type: str) -> None:
         self._recorder = recorder
         self._cache_type = cache_type
+        self.versions = VersionMeters(recorder)
         self._http: dict[tuple[str, str, int], tuple[CounterCell, HistogramCell]] = {}
         self._inference: dict[tuple[str, str, Outcome], CounterCell] = {}
         self._durations: dict[tuple[str, str], tuple[HistogramCell, CounterCell]] = {}

@@ -34,6 +34,7 @@ from serve_app.gateway.flight import Flight
 from serve_app.gateway.routing_table import Backend
 from serve_app.gateway.run_terms import Engines, Origin, Report
 from serve_app.gateway.upstream import Connection, address_of
+from serve_app.gateway.version_meters import BLAMELESS
 
 MAX_PIECE_BYTES: Final = 64 * 1024 * 1024
 """Largest unary answer, and largest single event of a stream."""
@@ -43,7 +44,6 @@ BACKOFF_S: Final = 0.025
 """Longest pause before the first retry; it doubles with each further one. The pause is drawn from 0 to that."""
 
 _RETRY_AFTER: Final = b"retry-after"
-_BLAMELESS: Final = frozenset({"client_too_slow"})
 _VERSION: Final = b"x-headroom-weights-version"
 _SLACK_S: Final = 0.001
 
@@ -396,7 +396,7 @@ class Run:
 
 def _verdict(failure: ApiError) -> Verdict:
     """What the caller did wrong says nothing against the replica that told it so."""
-    if failure.code in _BLAMELESS:
+    if failure.code in BLAMELESS:
         return Verdict.UNKNOWN
     return Verdict.GOOD if failure.outcome is Outcome.REJECTED else Verdict.BAD
 
