@@ -60,6 +60,14 @@ class ComparisonStore:
         ).fetchone()
         return None if row is None else from_json_value(CheckpointScore, json.loads(row[0]), path="checkpoint_scores")
 
+    def latest_score(self, model: str, weights_version: str) -> CheckpointScore | None:
+        """Of the test set it was asked last."""
+        row = self._db.execute(
+            "SELECT test_set FROM checkpoint_scores WHERE model = ? AND weights_version = ? ORDER BY at_s DESC LIMIT 1",
+            (model, weights_version),
+        ).fetchone()
+        return None if row is None else self.score(model, weights_version, str(row[0]))
+
     def only(self, paths: Iterable[str]) -> None:
         """These are there; all others are gone, and the oldest of those are forgotten."""
         here = set(paths)

@@ -17,6 +17,7 @@ from serve_app.api.control_routes import ControlAnswer, ControlAsked, error_answ
 from serve_app.api.errors import ApiError, invalid, not_found, unavailable
 from serve_app.controller.bringup import Bringup
 from serve_app.controller.fleet_desk import FleetDesk
+from serve_app.controller.learning import Learning
 from serve_app.leases.rest import PATH as LEASES
 from serve_app.ops.maintenance import HOLDER_PREFIX
 
@@ -38,14 +39,25 @@ class CordonRequest(BaseModel):
 class ControlPages:
     """`fleet` gives the fleet as it is now."""
 
-    def __init__(self, *, bringup: Bringup, desk: FleetDesk, fleet: Callable[[], Awaitable[dict[str, Any]]]) -> None:
+    def __init__(
+        self,
+        *,
+        bringup: Bringup,
+        desk: FleetDesk,
+        learning: Learning,
+        fleet: Callable[[], Awaitable[dict[str, Any]]],
+    ) -> None:
         self._bringup = bringup
         self._desk = desk
+        self._learning = learning
         self._fleet = fleet
 
     async def answer(self, asked: ControlAsked) -> ControlAnswer:
         if asked.path.startswith(LEASES):
             return await self._desk.leases.answer(asked)
+        page = self._learning.page_of(asked.path)
+        if page is not None:
+            return await page(asked)
         try:
             match asked.path:
                 case "/v1/fleet":

@@ -30,6 +30,7 @@ from serve_app.controller.control_pages import ControlPages
 from serve_app.controller.fleet_desk import FleetDesk
 from serve_app.controller.fleet_link import FleetLink
 from serve_app.controller.guests import Guests
+from serve_app.controller.learning import Learning
 from serve_app.controller.ledger import Ledger, Tenure
 from serve_app.controller.lifecycle import Lifecycle
 from serve_app.controller.live_settings import LiveSettings
@@ -97,7 +98,6 @@ class Controller:
             on_change=self._publish,
             spawn=self._spawn,
         )
-        self._pages = ControlPages(bringup=self._bringup, desk=self._desk, fleet=self.fleet)
         self._applier, self._actions, self._replanner = self._changers()
         self._guests = Guests(
             bringup=self._bringup,
@@ -108,6 +108,25 @@ class Controller:
             applier=self._applier,
             act=self._act,
         )
+        self._learning = Learning(
+            store=self._store,
+            live=self._live,
+            bringup=self._bringup,
+            ledger=self._ledger,
+            fleet=self._fleet,
+            guests=self._guests,
+            applier=self._applier,
+            retirement=self._retirement,
+            telemetry=self._telemetry,
+            conditions=self._conditions,
+            readings=lambda: self._readings,
+            temperature_c=self._desk.temperature_c,
+            secret=self._publisher.secret,
+            lost=self._lost,
+            publish=self._publish,
+            spawn=self._spawn,
+        )
+        self._pages = ControlPages(bringup=self._bringup, desk=self._desk, learning=self._learning, fleet=self.fleet)
         self._watched: set[tuple[str, int]] = set()
         self._steady: dict[str, int] = {}
         self._readings: dict[str, DeviceReading] = {}
@@ -115,6 +134,7 @@ class Controller:
         for work in (self._bring_up(), self._sweep(), self._read_devices(), self._replanner.run()):
             self._spawn(work)
         self._desk.start()
+        self._spawn(self._learning.start())
 
     def _changers(self) -> tuple[Applier, ModelActions, Replanner]:
         """Those who change what runs, each through the one applier."""
@@ -229,6 +249,7 @@ class Controller:
         self._telemetry.merge(push)
         self._lifecycle.saw(push.deltas, now_s=time.monotonic())
         self._desk.objectives.saw(push.deltas)
+        self._learning.answers.saw(push.deltas, now_s=time.monotonic())
 
     async def health(self) -> dict[str, Any]:
         return views.health(self._bringup.state, self._ledger, self._lifecycle, self._bringup.settings)
@@ -251,6 +272,7 @@ class Controller:
 
     async def metrics(self) -> bytes:
         self._telemetry.show(self._bringup.state, self._ledger, self._lifecycle, self._bringup.settings)
+        self._learning.jobs.service.record()
         return self._telemetry.render()
 
     # -- apply ---------------------------------------------------------------------------------------
@@ -384,6 +406,7 @@ class Controller:
             views.refusals(self._bringup.state, self._ledger, self._lifecycle),
             Offer(models=settings.models, modes=settings.modes),
             wakeable=views.wakeable(self._bringup.state, self._ledger, self._lifecycle),
+            canaries=self._learning.canaries.all,
         )
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:

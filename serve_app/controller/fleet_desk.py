@@ -143,6 +143,11 @@ class FleetDesk:
             guests=self._guests().get(device.id, {}),
         )
 
+    def temperature_c(self, device: str) -> float | None:
+        """Of its last poll."""
+        poll = self.monitor.polls.get(device)
+        return None if poll is None or isinstance(poll, Silence) else poll.temperature_c
+
     # -- what the parts ask --------------------------------------------------------------------------
 
     def _facts(self) -> FleetFacts:

@@ -60,6 +60,15 @@ class FleetLink:
     def selector(self, node: str) -> dict[str, str]:
         return dict(self._nodes[node].selector)
 
+    def address(self, node: str) -> str:
+        """As the other nodes reach it."""
+        return self._nodes[node].address
+
+    @property
+    def known_nodes(self) -> frozenset[str]:
+        """Those that were there when the inventory was read last."""
+        return frozenset(self._nodes)
+
     async def read(self, inventory: Inventory, ledger: Ledger) -> dict[str, DeviceReading]:
         """One reading per device that answered in time; a silent device is missing from the answer."""
         shares = _shares_by_node(ledger)

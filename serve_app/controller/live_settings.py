@@ -42,6 +42,7 @@ class LiveSettings:
     def __init__(self, args: Mapping[str, Any], store: Store) -> None:
         self.base = hashlib.sha256(json.dumps(args, sort_keys=True).encode()).hexdigest()
         self._store = store
+        self._deployed = args
 
     def in_force(self, deployed: Settings) -> Settings:
         """`deployed` are the settings of the arguments the controller was started with."""
@@ -51,6 +52,14 @@ class LiveSettings:
             self._store.save_applied(None)
             return deployed
         return settings_from_args(applied.args, base_dir=Path(applied.config_dir))
+
+    def arguments(self) -> dict[str, Any]:
+        """As they are in force, with the directory where relative paths start; empty where the deployment says that."""
+        blob = self._store.applied()
+        applied = _Applied.model_validate_json(blob) if blob is not None else None
+        if applied is None:
+            return {"args": dict(self._deployed), "config_dir": ""}
+        return {"args": applied.args, "config_dir": applied.config_dir}
 
     async def apply(
         self,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 
-from serve_app.gateway.routing_table import Backend, Offer, Peer, RoutingTable
+from serve_app.gateway.routing_table import Backend, Canary, Offer, Peer, RoutingTable
 
 _PEER_SILENT_S = 15.0
 
@@ -22,6 +22,7 @@ class Publisher:
         self._backends: tuple[Backend, ...] = ()
         self._refusals: tuple[tuple[str, str], ...] = ()
         self._wakeable: tuple[str, ...] = ()
+        self._canaries: tuple[Canary, ...] = ()
         self._offer: Offer | None = None
         self._peers: dict[str, Peer] = {}
         self._seen_s: dict[str, float] = {}
@@ -35,6 +36,7 @@ class Publisher:
             internal_secret=self.secret,
             refusals=self._refusals,
             wakeable=self._wakeable,
+            canaries=self._canaries,
             offer=self._offer,
         )
 
@@ -45,12 +47,13 @@ class Publisher:
         offer: Offer | None = None,
         *,
         wakeable: tuple[str, ...] = (),
+        canaries: tuple[Canary, ...] = (),
     ) -> None:
         """What serves, why the rest does not, which of it a request may bring, and what may be asked for."""
         ordered = tuple(sorted(backends, key=lambda backend: backend.replica))
-        shown = ordered, tuple(sorted(refusals.items())), offer, wakeable
-        if shown != (self._backends, self._refusals, self._offer, self._wakeable):
-            self._backends, self._refusals, self._offer, self._wakeable = shown
+        shown = ordered, tuple(sorted(refusals.items())), offer, wakeable, canaries
+        if shown != (self._backends, self._refusals, self._offer, self._wakeable, self._canaries):
+            self._backends, self._refusals, self._offer, self._wakeable, self._canaries = shown
             self._bump()
 
     def add_peer(self, peer: Peer, *, now_s: float) -> None:

@@ -61,7 +61,7 @@ class AnswersSeen:
                     self._counted(delta.source, labels, total, now_s)
             for (metric, labels), histogram in delta.histograms.items():
                 if metric == names.ANSWER_DURATION.name:
-                    self._timed(delta.source, labels, tuple(histogram.buckets), now_s)
+                    self._timed(delta.source, labels, tuple(histogram.counts), now_s)
 
     def traffic(self, model: str, version: str, *, now_s: float) -> Traffic:
         parts = [
@@ -175,9 +175,7 @@ class LiveWatch:
         temperatures = {device: self._temperature_c(device) for device in devices}
         readings = self._readings()
         return Signals(
-            failed_devices=tuple(
-                sorted(one for one in devices if health.get(one, DeviceHealth.HEALTHY) not in USABLE)
-            ),
+            failed_devices=tuple(sorted(one for one in devices if health.get(one, DeviceHealth.HEALTHY) not in USABLE)),
             failed_loads=(model,) if problem else (),
             unreachable_nodes=tuple(sorted({slot.node for slot in slots} - live)) if live else (),
             dead_workers=tuple(name for name in (slot.name for slot in slots) if self._is_dead(name)),

@@ -20,7 +20,9 @@ from tracing import names
 from tracing.collector import Collector
 from tracing.device_metrics import DeviceMetrics
 from tracing.fleet_metrics import AlertMetrics, LeaseMetrics, ObjectiveMetrics, WatchMetrics
+from tracing.job_metrics import JobMetrics
 from tracing.metrics import Labels, Recorder
+from tracing.rollout_metrics import RolloutMetrics
 from tracing.setup import product_version
 
 _SILENT_S = 60.0
@@ -42,6 +44,8 @@ class ControllerTelemetry:
         self.alerts = AlertMetrics(self._recorder, ())
         self.leases = LeaseMetrics(self._recorder)
         self.objectives = ObjectiveMetrics(self._recorder)
+        self.jobs = JobMetrics(self._recorder)
+        self.rollouts = RolloutMetrics(self._recorder)
         self.expect(settings)
 
     def expect(self, settings: Settings) -> None:

@@ -29,6 +29,7 @@ from serve_app.fleet.names import share_name
 from serve_app.fleet.process_memory import SHARE_VARIABLE, own_process
 from serve_app.http_server import HttpServer, own_address
 from serve_app.logs import logger
+from serve_app.rollout.depot import local_checkpoint
 from tracing import names
 from tracing.setup import configure, enabled
 from tracing.spans import operation
@@ -65,6 +66,10 @@ class EngineReplica:
             raise
 
     async def _come_up(self) -> None:
+        weights = self._claim.slot.weights
+        self._checkpoint = await asyncio.to_thread(
+            local_checkpoint, weights.path, weights.version, self._claim.slot.node
+        )
         self._shares = await self._held_shares()
         self._engine = await self._imported_engine()
         await self._turn()
@@ -134,7 +139,7 @@ class EngineReplica:
         switch = WeightsSwitch(
             self._engine,
             model=self._model,
-            path=slot.weights.path,
+            path=self._checkpoint,
             version=slot.weights.version,
             measured=functools.partial(held_by_replica, marker=os.environ[SHARE_VARIABLE], kind=slot.device_kind),
         )
@@ -182,13 +187,14 @@ class EngineReplica:
             held = await self._engine.held_bytes()
             load_s = time.monotonic() - began_s
             server = HttpServer(self._app)
-            await server.start(host=own_address())
+            await server.start(host=own_address(), port=self._claim.slot.port)
         report = ReadyReport(
             url=server.url,
             load_s=load_s,
             measured_bytes=sampler.last_bytes,
             peak_bytes=sampler.peak_bytes,
             held=held,
+            weights_version=self._claim.slot.weights.version,
         )
         return server, report
 
@@ -237,7 +243,7 @@ class EngineReplica:
         slot = self._claim.slot
         return EngineLaunch(
             model=self._model,
-            checkpoint=slot.weights.path,
+            checkpoint=self._checkpoint,
             arguments=slot.arguments,
             kv_cache_bytes=slot.kv_cache_bytes,
             device_kind=slot.device_kind,

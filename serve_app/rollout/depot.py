@@ -9,6 +9,7 @@ import time
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from serve_app.errors import CheckpointRefused
 from serve_app.rollout.content_store import KEEP_FREE_BYTES, ContentStore, Received
@@ -31,11 +32,26 @@ class DepotSettings:
     keep_free_bytes: int = KEEP_FREE_BYTES
 
 
+_HOME_ABOVE: Final = 2
+"""`<home>/models/<model>/checkpoint-<step>`."""
+
+
 def store_root(home: Path, node: str) -> Path:
     """A folder per node, so that several nodes of one machine do not share what separate machines would not."""
     if not node or Path(node).name != node or node in (".", ".."):
         raise ValueError(f"{node!r} cannot be the name of a folder")
     return home / "store" / node
+
+
+def local_checkpoint(path: Path, version: str, node: str) -> Path:
+    """Where this node has weights that are at `path` on the controller's: there, else in its own store.
+
+    `path` itself when neither is there; who opens it says so.
+    """
+    if path.is_dir() or len(path.parents) <= _HOME_ABOVE:
+        return path
+    stored = store_root(path.parents[_HOME_ABOVE], node) / "checkpoints"
+    return next(iter(sorted(stored.glob(f"{version}*"))), path)
 
 
 class Depot:

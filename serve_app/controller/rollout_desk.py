@@ -1,0 +1,129 @@
+"""Rollouts in the controller: `rollout` with the parts of the running cluster as its world."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from serve_app.api.control_routes import ControlAnswer, ControlAsked
+from serve_app.compare.archive import pin
+from serve_app.compare.board import Board
+from serve_app.config.settings import RolloutSettings
+from serve_app.controller.checkpoint_shelf import CheckpointShelf
+from serve_app.controller.comparison_desk import ComparisonDesk
+from serve_app.controller.store import Store
+from serve_app.controller.turns import Spawn
+from serve_app.errors import HeadroomError
+from serve_app.logs import logger
+from serve_app.rollout.ledger import RolloutLedger
+from serve_app.rollout.orchestrator import Better, Orchestrator
+from serve_app.rollout.record import Record, Stage
+from serve_app.rollout.rest import answer_rollouts
+from serve_app.rollout.runner import Runner
+from serve_app.rollout.service import RolloutService
+from serve_app.rollout.stages import RolloutPolicy
+from serve_app.rollout.status_files import DeploymentStatus
+from serve_app.rollout.telling import RolloutCounts, RolloutSpans
+from serve_app.rollout.world import World
+from tracing.rollout_metrics import RolloutMetrics
+
+_PINNED_BY: Final = "rollout"
+
+
+class RolloutDesk:
+    """`models` gives, by the name of its folder, the id of each model that is served."""
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        world: World,
+        shelf: CheckpointShelf,
+        comparisons: ComparisonDesk,
+        settings: Callable[[], RolloutSettings],
+        models: Callable[[], dict[str, str]],
+        metrics: RolloutMetrics,
+        spawn: Spawn,
+    ) -> None:
+        self._comparisons = comparisons
+        self._settings = settings
+        self._models = models
+        self._spawn = spawn
+        ledger = RolloutLedger(store.connection)
+        spans = RolloutSpans()
+        self._status = DeploymentStatus(comparisons.home / "status", ledger)
+        policy = _policy(settings())
+        tell = (spans, RolloutCounts(metrics), self._status, self._ended)
+        runner = Runner(ledger=ledger, world=world, policy=policy, tell=tell, context=spans.context)
+        self.service = RolloutService(
+            ledger=ledger, world=world, catalog=shelf, runner=runner, policy=policy, trace=spans.begin
+        )
+        self._orchestrator = Orchestrator(
+            self.service, better=self._better, is_enabled=lambda: settings().auto, clock=world.clock
+        )
+        comparisons.service.on_ranked(self._ranked)
+
+    async def start(self) -> None:
+        """Goes on with what an earlier controller left, before anything new is begun."""
+        await self.service.recover()
+        self._status.write()
+        self._spawn(self._orchestrator.watch())
+
+    async def answer(self, asked: ControlAsked) -> ControlAnswer:
+        return await answer_rollouts(self.service, asked)
+
+    def _ranked(self, board: Board) -> None:
+        better = self._of(board)
+        if better is not None:
+            self._spawn(self._judged(better))
+
+    async def _judged(self, better: Better) -> None:
+        await self._orchestrator.judged(better)
+
+    async def _better(self) -> Sequence[Better]:
+        found = (self._of(board) for board in self._comparisons.service.boards())
+        return tuple(one for one in found if one is not None)
+
+    def _of(self, board: Board) -> Better | None:
+        model = self._models().get(board.model)
+        if board.advice is None or model is None:
+            return None
+        return Better(model=model, version=board.advice.new.weights_version)
+
+    def _ended(self, record: Record) -> None:
+        """What served before stays for a quick rollback; comparison looks again, against what serves now."""
+        if record.stage in (Stage.OBSERVING, Stage.RETURNED):
+            self._comparisons.service.noticed()
+        if record.stage is Stage.OBSERVING:
+            self._spawn(self._pin(record))
+
+    async def _pin(self, record: Record) -> None:
+        folder, _, name = record.old.path.rpartition("/")
+        try:
+            await asyncio.to_thread(
+                pin, self._comparisons.home, folder.rpartition("/")[2], name, by=f"{_PINNED_BY}-{record.id}"
+            )
+        except (HeadroomError, OSError) as error:
+            _log.warning("what served before could not be pinned", checkpoint=record.old.path, reason=str(error))
+
+
+class SystemClock:
+    """`rollout.world.Clock`."""
+
+    def monotonic_s(self) -> float:
+        return time.monotonic()
+
+    def unix_s(self) -> float:
+        return time.time()
+
+    async def sleep(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+
+
+def _policy(settings: RolloutSettings) -> RolloutPolicy:
+    return RolloutPolicy(canary_share=settings.canary_share, canary_s=settings.canary_s, observe_s=settings.observe_s)
+
+
+_log = logger("headroom.rollout")
