@@ -187,7 +187,7 @@ class EngineReplica:
             held = await self._engine.held_bytes()
             load_s = time.monotonic() - began_s
             server = HttpServer(self._app)
-            await server.start(host=own_address(), port=self._claim.slot.port)
+            await server.start(host=own_address(), port=self._claim.slot.port or 0)
         report = ReadyReport(
             url=server.url,
             load_s=load_s,
