@@ -114,7 +114,7 @@ class JobDesk:
             metrics=metrics,
             observers=observers,
         )
-        self.calls = JobCalls(self.service, roots=roots)
+        self.calls = JobCalls(self.service, roots=roots, home=home)
 
     def unusable(self, devices: Mapping[str, str], nodes: Iterable[str]) -> None:
         """Jobs on these devices (each with its reason) go back to the queue; so do those on nodes that are gone."""
