@@ -31,7 +31,14 @@ _LONGEST_TEMP_DIR = 40
 @click.option("--ray-port", default=6379, show_default=True, help="Port of Ray's control store.")
 @click.option("--dashboard-port", default=8265, show_default=True, help="Port of the Ray dashboard.")
 @click.option("--memory", default=None, help="Host memory to plan with, e.g. 16GiB; all of it when left out.")
-def command(file: Path, ray_port: int, dashboard_port: int, memory: str | None) -> None:
+@click.option(
+    "--role",
+    type=click.Choice(("both", "inference", "training")),
+    default="both",
+    show_default=True,
+    help="What may run on this node; other nodes say it with the Ray label headroom.role.",
+)
+def command(file: Path, ray_port: int, dashboard_port: int, memory: str | None, role: str) -> None:
     """Start everything that FILE names, on this machine, and serve until Ctrl-C.
 
     Prints each command it runs. Nothing stays behind when it ends: no process, no shared memory.
@@ -42,7 +49,7 @@ def command(file: Path, ray_port: int, dashboard_port: int, memory: str | None) 
     config = load_cluster(file)
     check_sources(config)
     _require_ports(config, ray_port=ray_port, dashboard_port=dashboard_port)
-    cluster = _local_cluster(config, ray_port=ray_port, dashboard_port=dashboard_port, memory=memory)
+    cluster = _local_cluster(config, ray_port=ray_port, dashboard_port=dashboard_port, memory=memory, role=role)
     try:
         _say_plan(config, cluster)
         _make_models(config)
@@ -51,7 +58,9 @@ def command(file: Path, ray_port: int, dashboard_port: int, memory: str | None) 
         shutil.rmtree(cluster.socket_dir, ignore_errors=True)
 
 
-def _local_cluster(config: ClusterFile, *, ray_port: int, dashboard_port: int, memory: str | None) -> LocalCluster:
+def _local_cluster(
+    config: ClusterFile, *, ray_port: int, dashboard_port: int, memory: str | None, role: str
+) -> LocalCluster:
     from serve_app.config.sizes import size_bytes
     from serve_app.fleet.host_memory import read_host_memory
     from serve_app.ops.haproxy import WRAPPER_NAME, write_wrapper
@@ -88,6 +97,7 @@ def _local_cluster(config: ClusterFile, *, ray_port: int, dashboard_port: int, m
         ),
         num_cpus=len(os.sched_getaffinity(0)),
         memory_bytes=size_bytes(memory) if memory else read_host_memory().total_bytes,
+        role=role,
         programs=Path(sys.executable).parent,
         tracing=cluster_environment(
             os.environ,

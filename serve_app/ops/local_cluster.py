@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from serve_app.fleet.names import NODE_LABEL
+from serve_app.fleet.names import NODE_LABEL, ROLE_LABEL
 from serve_app.http_server import ADDRESS_VARIABLE
 from serve_app.ops.haproxy import WRAPPER_NAME
 
@@ -56,6 +56,8 @@ class LocalCluster:
     ports: Ports
     num_cpus: int
     memory_bytes: int
+    role: str = "both"
+    """`inference`, `training` or `both`."""
     programs: Path
     tracing: Mapping[str, str]
 
@@ -118,7 +120,7 @@ def ray_start_command(cluster: LocalCluster) -> list[str]:
         f"--num-cpus={cluster.num_cpus}",
         f"--memory={cluster.memory_bytes}",
         f"--object-store-memory={OBJECT_STORE_BYTES}",
-        f"--labels={NODE_LABEL}={HEAD_NODE}",
+        f"--labels={NODE_LABEL}={HEAD_NODE},{ROLE_LABEL}={cluster.role}",
         f"--temp-dir={cluster.temp_dir}",
         "--disable-usage-stats",
     ]

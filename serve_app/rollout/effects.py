@@ -99,7 +99,7 @@ class Effects:
         candidate = await world.replicas.stand_beside(record.model, record.new, traceparent=traceparent)
         await check_words(candidate, words_of_new(record), world, traceparent=traceparent)
         accuracy = await world.judge.test_set(record.model, candidate, traceparent=traceparent)
-        worse = quality_trigger(record.score, accuracy)
+        worse = quality_trigger(record.score, accuracy) or quality_trigger(record.score_before, accuracy)
         if worse is not None:
             raise WorseAnswers(worse)
         await world.publish.canary(record.model, record.new.version, share=self._policy.canary_share)

@@ -133,6 +133,8 @@ class Record:
     observe_s: float
     asked_unix_s: float
     score: float | None = None
+    score_before: float | None = None
+    """Accuracy that comparison found of the weights that serve."""
     expected: Fingerprint | None = None
     config_hash: str | None = None
     git_commit: str | None = None

@@ -239,6 +239,7 @@ def _record(ask: Ask, serving: Checkpoint, found: Checkpoint, policy: RolloutPol
         observe_s=policy.observe_s if ask.observe_s is None else ask.observe_s,
         asked_unix_s=unix_s,
         score=found.score,
+        score_before=serving.score,
         expected=found.expected,
         config_hash=found.config_hash,
         git_commit=found.git_commit,

@@ -78,7 +78,13 @@ class LiveCluster:
     """Serves `config` (the text of a cluster.yaml) on free ports from the home it is given."""
 
     def __init__(
-        self, config: str, *, home: Path, environment: Mapping[str, str] | None = None, memory: str | None = None
+        self,
+        config: str,
+        *,
+        home: Path,
+        environment: Mapping[str, str] | None = None,
+        memory: str | None = None,
+        role: str = "both",
     ) -> None:
         self.home = home
         http_port, self.ray_port, dashboard_port, self.grpc_port, self.zeromq_port = free_ports(5)
@@ -99,6 +105,7 @@ class LiveCluster:
                 [
                     *(HEADROOM, "up", self.file, "--ray-port", str(self.ray_port)),
                     *("--dashboard-port", str(dashboard_port), *(("--memory", memory) if memory else ())),
+                    *("--role", role),
                 ],
                 cwd=ROOT,
                 env=clean_environment(home, environment),
@@ -108,7 +115,7 @@ class LiveCluster:
                 start_new_session=True,
             )
 
-    def join(self, node: str, *, memory_bytes: int) -> psutil.Process:
+    def join(self, node: str, *, memory_bytes: int, role: str = "both") -> psutil.Process:
         """A second Ray node on this machine, started as `headroom up` started the first; gives its raylet."""
         exported = re.findall(r"^export (\w+)=(.*)$", self._output.read_text(), flags=re.MULTILINE)
         variables = {name: shlex.split(value)[0] for name, value in exported}
@@ -116,7 +123,7 @@ class LiveCluster:
         command = [
             str(Path(HEADROOM).with_name("ray")), "start", "--block", f"--address=127.0.0.1:{self.ray_port}",
             "--node-ip-address=127.0.0.1", "--num-cpus=2", f"--memory={memory_bytes}",
-            "--object-store-memory=134217728", f"--labels=headroom.node={node}",
+            "--object-store-memory=134217728", f"--labels=headroom.node={node},headroom.role={role}",
             f"--dashboard-agent-listen-port={agent_port}", "--disable-usage-stats",
         ]  # fmt: skip
         with (self.home / f"{node}.log").open("wb") as output:

@@ -18,10 +18,15 @@ _TIMEOUT_S = 60.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """`status` 0: no HTTP answer, and `reason` says why; `model` is who answered. Times on the monotonic clock."""
+    """`status` 0: no HTTP answer, and `reason` says why; `model` is who answered, with which `weights`.
+
+    Times on the monotonic clock.
+    """
 
     status: int
     model: str = ""
+    weights: str = ""
+    text: str = ""
     reason: str
     began_s: float
     ended_s: float
@@ -81,7 +86,13 @@ class Traffic:
         return Answer(
             status=response.status_code,
             model=response.headers.get("x-headroom-model", ""),
+            weights=response.headers.get("x-headroom-weights-version", ""),
+            text=_text(response),
             reason="" if response.status_code == 200 else response.text[:300],
             began_s=began_s,
             ended_s=time.monotonic(),
         )
+
+
+def _text(response: httpx.Response) -> str:
+    return str(response.json()["choices"][0]["message"]["content"]) if response.status_code == 200 else ""
