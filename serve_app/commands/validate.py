@@ -58,15 +58,19 @@ def command(
     from serve_app.commands.asking import KEY_VARIABLE, get_json
     from serve_app.commands.traces import trace_directory
     from serve_app.validate.checks import Group, all_well
-    from serve_app.validate.limits import read_limits
+    from serve_app.validate.limits import BadLimits, read_limits
     from serve_app.validate.suite import Wish, validate
 
+    try:
+        limits = read_limits(file, given)
+    except BadLimits as error:
+        raise click.UsageError(str(error), ctx) from error
     wish = Wish(
         groups=tuple(Group(one) for one in groups or _GROUPS),
         model=model,
         is_quick=quick,
         is_disruptive=disruptive,
-        limits=read_limits(file, given),
+        limits=limits,
         trace_folder=trace_directory(home),
     )
     get_json(address, "/health")  # says in one sentence that nobody is there, instead of twenty times

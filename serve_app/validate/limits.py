@@ -9,13 +9,11 @@ from typing import Annotated, Any, Final
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from serve_app.errors import HeadroomError
-
 _MAX_FILE_BYTES: Final = 64 << 10
 
 
-class BadLimits(HeadroomError):
-    exit_code = 2
+class BadLimits(ValueError):
+    """What was given is no limit; says what was expected."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,10 +72,8 @@ def made_limits(values: Mapping[str, Any]) -> Limits:
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         place = ".".join(str(step) for step in first["loc"])
-        raise BadLimits(
-            f"The limit `{place}` is not right: {first['msg']}.",
-            expected=f"Known limits: {', '.join(LimitsFile.model_fields)}.",
-        ) from None
+        known = ", ".join(LimitsFile.model_fields)
+        raise BadLimits(f"The limit `{place}` is not right: {first['msg']}. Known limits: {known}.") from None
 
 
 def read_limits(file: Path | None, given: Sequence[str]) -> Limits:
@@ -86,7 +82,7 @@ def read_limits(file: Path | None, given: Sequence[str]) -> Limits:
     for text in given:
         name, found, value = text.partition("=")
         if not found:
-            raise BadLimits(f"'{text}' sets no limit.", expected="Expected `name=value`, such as `request_s=1.5`.")
+            raise BadLimits(f"'{text}' sets no limit. Expected `name=value`, such as `request_s=1.5`.")
         values[name.strip()] = value.strip()
     return made_limits(values)
 
@@ -101,5 +97,5 @@ def _of_file(file: Path) -> dict[str, Any]:
     except (OSError, yaml.YAMLError) as error:
         raise BadLimits(f"The limits in '{file}' cannot be read: {type(error).__name__}.") from error
     if not isinstance(values, dict) or not all(isinstance(name, str) for name in values):
-        raise BadLimits(f"'{file}' is no list of limits.", expected="Expected lines such as `request_s: 1.5`.")
+        raise BadLimits(f"'{file}' is no list of limits. Expected lines such as `request_s: 1.5`.")
     return values

@@ -71,8 +71,12 @@ def sets(name: str, value: object) -> Callable[[Running], object]:
     return lambda running: setattr(running.faults, name, value)
 
 
-def behaves(behaviour: Behaviour) -> Callable[[Running], object]:
-    return lambda running: [setattr(engine, "behaviour", behaviour) for engine in running.engines.values()]
+def behaves(behaviour: Behaviour, *models: str) -> Callable[[Running], object]:
+    def plant(running: Running) -> None:
+        for model in models or running.engines:
+            running.engines[model].behaviour = behaviour
+
+    return plant
 
 
 PLANTED: list[tuple[Check, Callable[[Running], object], str]] = [
@@ -95,7 +99,7 @@ PLANTED: list[tuple[Check, Callable[[Running], object], str]] = [
     (Check.METRIC_TRACE, sets("trace_header", b"0" * 32), "is none"),
     (Check.REACH, sets("lost_node", "node-2"), "No device of 'node-2'"),
     (Check.SHIP, sets("digest", "f" * 64), "shipped ffffffffffff"),
-    (Check.REMOTE_ANSWER, lambda one: setattr(one.engines["small"], "behaviour", Behaviour.ERROR_500), "'node-2' did"),
+    (Check.REMOTE_ANSWER, behaves(Behaviour.ERROR_500, "small"), "'node-2' did"),
     (Check.TAKEOVER, sets("watch_age_s", 60.0), "was last watched 60 s ago"),
 ]
 
@@ -200,6 +204,10 @@ class TestTheCommand:
     def test_nobody_there_is_exit_code_3(self) -> None:
         with silent_address() as address:
             assert CliRunner().invoke(main, ["validate", "--address", address]).exit_code == 3
+
+    def test_a_limit_that_is_none_is_bad_usage(self) -> None:
+        shown = CliRunner().invoke(main, ["validate", "--limit", "reqest_s=1"])
+        assert (shown.exit_code, "Known limits" in shown.output) == (2, True)
 
     @pytest.mark.parametrize("used", [4 * GIB, 33 * 10**9])
     async def test_the_exit_code_is_the_result(self, used: int) -> None:
