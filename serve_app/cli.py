@@ -55,6 +55,8 @@ SUBCOMMANDS: dict[str, Subcommand] = {
     "goals": Subcommand("serve_app.commands.goals", "Set targets for models, and see what becomes of them."),
     "eval": Subcommand("serve_app.commands.eval", "Ask a model its test set through the live API."),
     "rollouts": Subcommand("serve_app.commands.rollouts", "Show, begin and command rollouts of new weights."),
+    "validate": Subcommand("serve_app.commands.validate", "Check devices, models, service and nodes against limits."),
+    "why": Subcommand("serve_app.commands.why", "Follow an answer back to the training run of its weights."),
     "traces": Subcommand("serve_app.commands.traces", "Show the last traces kept on this machine."),
 }
 

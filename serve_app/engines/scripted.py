@@ -28,6 +28,7 @@ from serve_app.engines.scripted_answers import stream_events, unary_answer
 from serve_app.engines.scripted_weights import SCRIPTED, ScriptedWeights
 from serve_app.engines.weights_switch import WeightsSwitch
 from tracing.propagation import incoming
+from tracing.setup import Exporting
 
 __all__ = ["SCRIPTED", "WRONG_VERSION", "Behaviour", "Counts", "Cut", "ScriptedEngine"]
 
@@ -100,8 +101,12 @@ class ScriptedEngine:
         first_token_s: float = 0.0,
         keep_bodies: bool = True,
         weights_version: str = "",
+        exporting: Exporting | None = None,
     ) -> None:
-        """`weights_version` is said in every answer and its head; empty: in neither, until it is changed."""
+        """`weights_version` is said in every answer and its head; empty: in neither, until it is changed.
+
+        `exporting` is where its spans go, None: where the process's own go.
+        """
         self.model = model
         self.behaviour = Behaviour.GOOD
         self.counts = Counts()
@@ -113,6 +118,7 @@ class ScriptedEngine:
             path=Path("/scripted", weights_version),
             version=weights_version,
             fits=self.weights.fits,
+            exporting=exporting,
         )
         self.num_words = num_words
         self.token_s = token_s

@@ -33,7 +33,8 @@ from serve_app.engines.switch_values import (
 from serve_app.errors import BadAnswer, CheckpointRefused, EngineStartFailed
 from tracing import names
 from tracing.propagation import Parent
-from tracing.spans import operation
+from tracing.setup import Exporting
+from tracing.spans import Value, operation
 
 LIMIT_S: Final = 120.0
 """Longest time of one reload with its proof, where the caller names none."""
@@ -61,8 +62,9 @@ class WeightsSwitch:
         gate: Gate | None = None,
         fits: Fits = check_fit,
         measured: Callable[[], int] | None = None,
+        exporting: Exporting | None = None,
     ) -> None:
-        """`measured` gives the bytes the replica holds; it runs in a thread."""
+        """`measured` gives the bytes the replica holds; it runs in a thread. `exporting` None: the process's own."""
         self.gate = gate or Gate()
         self.overdue: Callable[[], None] = lambda: None
         self.lost: Callable[[str], None] = lambda _: None
@@ -70,6 +72,7 @@ class WeightsSwitch:
         self._model = model
         self._fits = fits
         self._measured = measured
+        self._exporting = exporting
         self._turn = asyncio.Lock()
         self._serving = Loaded(path=path, version=version)
         self._is_sure = True
@@ -149,7 +152,8 @@ class WeightsSwitch:
         async with self._alone():
             new = self._to_switch_to(version, expected)
             span = names.RELOAD_MODEL_SPAN.format(self._model)
-            with operation(span, {names.WEIGHTS_VERSION: version, names.TRIGGER: "rollout"}, parent=parent):
+            facts: dict[str, Value] = {names.WEIGHTS_VERSION: version, names.TRIGGER: "rollout"}
+            with operation(span, facts, parent=parent, exporting=self._exporting):
                 return await self._switch(new, drain_s, limit_s)
 
     def open(self, version: str) -> Opened:
