@@ -55,7 +55,7 @@ def authorize(
     record = holder_of([value for name, value in headers if name == AUTHORIZATION], snapshot, now_s=now_s)
     if record is None:
         return NOT_KNOWN
-    return caller_of(record) if satisfies(record.grant, need) else _not_allowed(need)
+    return caller_of(record) if satisfies(record.grant, need) else _role_missing(need)
 
 
 def holder_of(sent: list[bytes], snapshot: KeySnapshot, *, now_s: float) -> KeyRecord | None:
@@ -77,8 +77,10 @@ def satisfies(grant: Grant, need: Need) -> bool:
 def may_use(caller: Caller, model: str) -> ApiError | None:
     """Asked with the model that would answer, also after a downshift."""
     models = caller.grant.models
-    if models is None or model in models:
-        return None
+    return None if models is None or model in models else not_allowed(model, models)
+
+
+def not_allowed(model: str, models: frozenset[str]) -> ApiError:
     return _forbidden(
         f"This key may not use the model '{model}'. It may use: {', '.join(sorted(models))}.", code="model_not_allowed"
     )
@@ -108,7 +110,7 @@ def is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-def _not_allowed(need: Need) -> ApiError:
+def _role_missing(need: Need) -> ApiError:
     return _forbidden(f"This needs a key of the role '{need}'.", code="role_missing")
 
 

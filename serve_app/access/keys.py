@@ -87,6 +87,11 @@ class KeySnapshot:
     def __post_init__(self) -> None:
         object.__setattr__(self, "_by_id", {record.id: record for record in self.records})
 
+    def named(self, key_id: str, *, now_s: float) -> KeyRecord | None:
+        """The record of a valid key that somebody trusted has checked."""
+        record = self._by_id.get(key_id)
+        return record if record is not None and record.is_valid(now_s=now_s) else None
+
     def holder(self, key: bytes, *, now_s: float) -> KeyRecord | None:
         """The record of a valid key. One digest and one comparison for every key of the right form."""
         match = _KEY.fullmatch(key)

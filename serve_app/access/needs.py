@@ -47,6 +47,8 @@ ROUTE_NEEDS: Final = {
     "/admin/apply": _ADMIN,
     "/admin/cache/stats": _ADMIN,
     "/admin/cache/ttl": _ADMIN,
+    "/admin/downshift/stats": _ADMIN,
+    "/admin/route/explain": _ADMIN,
     "/admin/scaling": _ADMIN,
     "/admin/keys": _ADMIN,
     "/admin/keys/{id}": _ADMIN,

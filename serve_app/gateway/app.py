@@ -6,7 +6,6 @@ Runs under any ASGI server, with or without Ray. The shell around it calls `upda
 
 from __future__ import annotations
 
-import hmac
 import os
 import time
 from collections.abc import Awaitable, Callable
@@ -18,6 +17,7 @@ from serve_app.api.control_routes import ControlAsked, ControlRoute, control_rou
 from serve_app.api.errors import ApiError, invalid, method_not_allowed, not_found
 from serve_app.config.settings import Settings
 from serve_app.engines.protocol import Endpoint
+from serve_app.gateway.admission import Admission
 from serve_app.gateway.answer_headers import own_headers
 from serve_app.gateway.asgi import Asked, BodyReader, Receive, Scope, Send, read_headers, send_whole
 from serve_app.gateway.board import KEPT_BYTES, FlightBoard
@@ -41,7 +41,6 @@ from serve_app.gateway.waker import Waker
 from tracing.metrics import Recorder
 from tracing.spans import begin_request
 
-LOCAL_TENANT: Final = "local"
 UNKNOWN_ROUTE: Final = "other"
 Posted = bytes | ApiError
 _HOT: Final = {endpoint.value: endpoint for endpoint in Endpoint}
@@ -59,8 +58,8 @@ class Gateway:
         control: ControlPlane,
         recorder: Recorder,
         replica: str = "local",
-        tenant: str = LOCAL_TENANT,
         clock: Callable[[], float] = time.monotonic,
+        wall_clock: Callable[[], float] = time.time,
         store: Store | None = None,
         created: int | None = None,
         names_requests: bool = True,
@@ -69,7 +68,7 @@ class Gateway:
         self._names_requests = names_requests
         self._settings = settings
         self._clock = clock
-        self._secret = b""
+        self._admission = Admission(clock=clock, wall_clock=wall_clock)
         self._table: RoutingTable | None = None
         self._catalog = Catalog(models={}, modes={}, serving={})
         self._pool = Pool()
@@ -98,7 +97,7 @@ class Gateway:
             engines=engines, store=self._store, meters=self._meters, on_ended=self._steering.ended
         )
         self._inference = Inference(
-            tenant=tenant,
+            admission=self._admission,
             replica=replica,
             clock=clock,
             bodies=self._bodies,
@@ -130,7 +129,7 @@ class Gateway:
         if table == self._table:
             return
         self._table = table
-        self._secret = table.internal_secret.encode()
+        self._admission.update(table)
         if table.offer is not None:
             self._settings = replace(self._settings, models=table.offer.models, modes=table.offer.modes)
         self._meters.expect(mode.name for mode in self._settings.modes)
@@ -195,13 +194,16 @@ class Gateway:
         shown = method if method in _METHODS else "OTHER"
         trace = begin_request(shown, route or UNKNOWN_ROUTE, scope["headers"])
         asked, refusal = read_headers(scope["headers"])
-        internal = asked.secret is not None and bool(self._secret) and hmac.compare_digest(asked.secret, self._secret)
+        internal = self._admission.is_internal(asked)
+        caller = self._admission.admit(route, method, scope["headers"], asked, internal=internal)
         posted = self._posted(scope, receive, asked)
         answer: Page | ApiError
-        if refusal is not None:
+        if isinstance(caller, ApiError):
+            answer = caller
+        elif refusal is not None:
             answer = refusal
         elif controls is not None:
-            answer = await self._controlled(controls, method, scope, posted)
+            answer = await self._controlled(controls, method, scope, posted, key_id=caller.key_id)
         else:
             answer = await self._page(path, method, route, internal=internal, posted=posted)
         own = own_headers(trace.trace_id, asked.request_id if self._names_requests else None)
@@ -231,7 +233,7 @@ class Gateway:
         return await self._pages.answer(path, internal=internal)
 
     async def _controlled(
-        self, route: ControlRoute, method: str, scope: Scope, posted: Callable[[], Awaitable[Posted]]
+        self, route: ControlRoute, method: str, scope: Scope, posted: Callable[[], Awaitable[Posted]], *, key_id: str
     ) -> Page | ApiError:
         if ("GET" if method == "HEAD" else method) not in route.methods:
             return method_not_allowed(method, scope["path"], ", ".join(route.methods))
@@ -244,7 +246,9 @@ class Gateway:
             query = dict(parse_qsl(scope["query_string"].decode("latin-1"), max_num_fields=_MAX_QUERY_FIELDS))
         except ValueError:
             return invalid(f"The query has more than {_MAX_QUERY_FIELDS} fields.")
-        return await self._pages.control(ControlAsked(method=method, path=scope["path"], query=query, body=body))
+        return await self._pages.control(
+            ControlAsked(method=method, path=scope["path"], query=query, body=body, key_id=key_id)
+        )
 
     def _posted(self, scope: Scope, receive: Receive, asked: Asked) -> Callable[[], Awaitable[Posted]]:
         """Reads the body when it is wanted. Only JSON: a page of another site can post anything else by itself."""

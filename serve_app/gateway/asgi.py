@@ -24,6 +24,8 @@ BODY: Final = "http.response.body"
 DISCONNECT: Final = "http.disconnect"
 
 SECRET_HEADER: Final = b"x-headroom-internal"
+CALLER_HEADER: Final = b"x-headroom-caller"
+"""Id of the caller's key, beside the secret on a request that a gateway passes on; of others it says nothing."""
 BODY_TIMEOUT_S: Final = 30.0
 MAX_HEADER_BYTES: Final = 64 * 1024
 """All names and values together. What the server before us holds while they come is its own limit."""
@@ -35,7 +37,15 @@ _DOWNSHIFT: Final = DOWNSHIFT_HEADER.encode()
 _SAID_ONCE: Final = frozenset({_MODE, _VERSION, _DOWNSHIFT})
 _YES_OR_NO: Final = {b"yes": True, b"no": False}
 _WANTED: Final = frozenset(
-    {*_SAID_ONCE, SECRET_HEADER, b"cache-control", b"x-request-id", b"content-length", b"transfer-encoding"}
+    {
+        *_SAID_ONCE,
+        SECRET_HEADER,
+        CALLER_HEADER,
+        b"cache-control",
+        b"x-request-id",
+        b"content-length",
+        b"transfer-encoding",
+    }
 )
 _REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
 
@@ -49,6 +59,7 @@ class Asked:
     """The weights version that the caller pins."""
     may_downshift: bool
     secret: bytes | None
+    caller: bytes | None
     cache_control: bytes | None
     request_id: bytes
     content_length: int
@@ -81,6 +92,7 @@ def read_headers(headers: Iterable[tuple[bytes, bytes]]) -> tuple[Asked, ApiErro
         version=found.get(_VERSION),
         may_downshift=may_downshift is not False,
         secret=found.get(SECRET_HEADER),
+        caller=found.get(CALLER_HEADER),
         cache_control=found.get(b"cache-control"),
         request_id=request_id,
         content_length=int(length) if length.isdigit() else 0,

@@ -15,6 +15,7 @@ from typing import Any
 
 import orjson
 
+from serve_app.access.authorize import not_allowed
 from serve_app.api.errors import ApiError, Origin, Outcome, conflict, invalid, not_found, unavailable
 from serve_app.api.requests import InferenceRequest
 from serve_app.config.settings import ModeSettings
@@ -51,12 +52,18 @@ class Terms:
     """What the request's headers and its sender add to the body."""
 
     tenant: str
+    models: frozenset[str] | None = None
+    """Those that the caller may use; None: all."""
+    salt: str | None = None
+    """Goes to the engine, whose prefix cache shares nothing between two salts."""
     mode: str | None = None
     pinned: str | None = None
     """The one weights version that may answer."""
     may_downshift: bool = True
     no_store: bool = False
     no_cache: bool = False
+    max_age_s: float | None = None
+    """A stored answer that is older is not wanted; None sets no limit."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,6 +86,7 @@ class Decision:
     key: bytes | None
     bypass: Bypass | None
     cache_ttl_s: float
+    max_age_s: float | None = None
     settings: ModeSettings | None
     """Of the mode; None where none was asked for."""
     prefix: bytes | None
@@ -113,6 +121,8 @@ def decide(request: InferenceRequest, terms: Terms, catalog: Catalog) -> Decisio
     if isinstance(mode, ApiError):
         return mode
     candidates = _candidates(request, mode, catalog)
+    if not isinstance(candidates, ApiError):
+        candidates = _allowed(candidates, terms)
     if isinstance(candidates, ApiError):
         return candidates
     model = next((candidate for candidate in candidates if candidate in catalog.serving), None)
@@ -130,7 +140,9 @@ def decide_lower(
 
     Such an answer is neither looked up nor stored: who asks again without pressure shall not get it.
     """
-    if model not in catalog.serving or _pin_problem(terms, model, catalog) or _length_problem(request, model, catalog):
+    if model not in catalog.serving or isinstance(_allowed((model,), terms), ApiError):
+        return None
+    if _pin_problem(terms, model, catalog) or _length_problem(request, model, catalog):
         return None
     lower = _decision(request, terms, mode, model, catalog)
     return replace(lower, key=None, bypass=Bypass.DOWNSHIFTED, downshifted_from=instead_of)
@@ -162,6 +174,14 @@ def _candidates(request: InferenceRequest, mode: ModeSettings | None, catalog: C
         message = f"The request needs `model`, or the header `{MODE_HEADER}`. Valid values: {catalog.names}."
         return invalid(message, param="model", code="missing_required_parameter")
     return mode.candidates
+
+
+def _allowed(candidates: tuple[str, ...], terms: Terms) -> tuple[str, ...] | ApiError:
+    """Of a mode's models those that the caller may use; refused where he may use none."""
+    if terms.models is None:
+        return candidates
+    allowed = tuple(candidate for candidate in candidates if candidate in terms.models)
+    return allowed or not_allowed(candidates[0], terms.models)
 
 
 def _not_ready(candidates: tuple[str, ...], mode: ModeSettings | None, catalog: Catalog) -> ApiError:
@@ -207,13 +227,14 @@ def _decision(
         mode=mode_name,
         model=model,
         backends=backends,
-        body=orjson.dumps(_with_usage(fields, request)),
+        body=orjson.dumps(_as_sent(fields, request, terms)),
         stream=request.stream,
         include_usage=request.include_usage,
         num_choices=request.num_choices,
         key=_key(terms, mode_name, model, backends[0].weights_version, request, fields) if keyed else None,
         bypass=bypass,
         cache_ttl_s=mode.cache_ttl_s if mode else 0.0,
+        max_age_s=terms.max_age_s,
         settings=mode,
         prefix=_prefix(fields) if len(backends) > 1 else None,
     )
@@ -277,11 +298,17 @@ def _forwarded(request: InferenceRequest, mode: ModeSettings | None, model: str)
     return fields
 
 
-def _with_usage(fields: dict[str, Any], request: InferenceRequest) -> dict[str, Any]:
-    """Streams always report usage to the gateway, which counts tokens by it and takes it out where not asked for."""
-    if not request.stream or request.include_usage:
-        return fields
-    return {**fields, "stream_options": {"include_usage": True}}
+def _as_sent(fields: dict[str, Any], request: InferenceRequest, terms: Terms) -> dict[str, Any]:
+    """Streams always report usage to the gateway, which counts tokens by it and takes it out where not asked for.
+
+    The salt is no part of the key: the tenant is.
+    """
+    added: dict[str, Any] = {}
+    if request.stream and not request.include_usage:
+        added["stream_options"] = {"include_usage": True}
+    if terms.salt is not None:
+        added["cache_salt"] = terms.salt
+    return {**fields, **added} if added else fields
 
 
 def too_many(limit: int) -> ApiError:

@@ -6,7 +6,6 @@ The order of a request's life and nothing else; each step is decided elsewhere.
 from __future__ import annotations
 
 import asyncio
-import hmac
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from http import HTTPStatus
@@ -14,14 +13,17 @@ from typing import Any, Final
 
 import orjson
 
+from serve_app.access.authorize import LOCAL, Caller
 from serve_app.api.errors import ApiError, Outcome, unavailable
 from serve_app.api.requests import parse_request
 from serve_app.api.wire import RouteAsked
 from serve_app.engines.protocol import Endpoint
+from serve_app.gateway.admission import Admission, pin_refusal, salt_of
 from serve_app.gateway.answer_headers import CacheState, Headers, own_headers
 from serve_app.gateway.asgi import BODY, START, Asked, BodyReader, Receive, Scope, Send, read_headers
 from serve_app.gateway.board import FlightBoard, may_read
 from serve_app.gateway.cache import ReadyEntry, Store
+from serve_app.gateway.cache_control import NOTHING_SAID, read_cache_control
 from serve_app.gateway.cache_key import owner
 from serve_app.gateway.catalog import Catalog
 from serve_app.gateway.decide import Asleep, Bypass, Decision, Terms, decide
@@ -34,7 +36,7 @@ from serve_app.gateway.meters import NO_MODEL, Meters
 from serve_app.gateway.peers import Peers
 from serve_app.gateway.pulse_probes import PulseProbes
 from serve_app.gateway.routing_table import Peer, RoutingTable
-from serve_app.gateway.run_terms import Engines
+from serve_app.gateway.run_terms import Engines, Report
 from serve_app.gateway.steering import Steering
 from serve_app.gateway.waker import RETRY_AFTER_S, Waker
 from tracing import names
@@ -54,6 +56,7 @@ class Visit:
     trace: RequestTrace
     headers: Headers
     started_s: float
+    caller: Caller = LOCAL
     internal: bool = False
     relayed: bool = False
     decision: Decision | None = None
@@ -65,7 +68,7 @@ class Inference:
     def __init__(
         self,
         *,
-        tenant: str,
+        admission: Admission,
         replica: str,
         clock: Callable[[], float],
         bodies: BodyReader,
@@ -81,7 +84,7 @@ class Inference:
     ) -> None:
         self._waker = waker
         self._names_requests = names_requests
-        self._tenant = tenant
+        self._admission = admission
         self._replica = replica
         self._clock = clock
         self._bodies = bodies
@@ -122,16 +125,27 @@ class Inference:
         )
         delivered = Delivered(CLIENT_GONE, Outcome.CANCELLED)
         try:
-            delivered = await (self._answer(visit) if refusal is None else visit.client.refuse(refusal))
+            delivered = await self._admitted(visit, refusal)
         finally:
             self._count(visit, delivered)
 
     # steps
 
-    async def _answer(self, visit: Visit) -> Delivered:
-        visit.internal = self._is_internal(visit.asked)
-        if visit.asked.secret is not None and not visit.internal:
+    async def _admitted(self, visit: Visit, refusal: ApiError | None) -> Delivered:
+        """Who may not ask learns nothing else; `refusal` is of the headers."""
+        asked = visit.asked
+        visit.internal = self._admission.is_internal(asked)
+        if asked.secret is not None and not visit.internal:
             return await visit.client.refuse(_FORBIDDEN)
+        caller = self._admission.admit(visit.endpoint, _METHOD, visit.headers, asked, internal=visit.internal)
+        if isinstance(caller, ApiError):
+            return await visit.client.refuse(caller)
+        visit.caller = caller
+        if refusal is None and asked.version is not None and not visit.internal:
+            refusal = pin_refusal(caller)
+        return await (self._answer(visit) if refusal is None else visit.client.refuse(refusal))
+
+    async def _answer(self, visit: Visit) -> Delivered:
         body = await self._bodies.read(visit.client.receive, content_length=visit.asked.content_length)
         if body is None:
             return Delivered(CLIENT_GONE, Outcome.CANCELLED)
@@ -175,7 +189,8 @@ class Inference:
 
     def _decide(self, visit: Visit, body: bytes) -> Decision | ApiError | Asleep:
         asked = visit.asked
-        memo_key = (visit.endpoint, body, asked.mode, asked.version)
+        caller = visit.caller
+        memo_key = (visit.endpoint, body, asked.mode, asked.version, caller.tenant, caller.grant.models)
         if asked.cache_control is None:
             known = self._memo.get(memo_key)
             if known is not None:
@@ -183,7 +198,7 @@ class Inference:
         request = parse_request(visit.endpoint, body)
         if isinstance(request, ApiError):
             return request
-        decision = decide(request, _terms(asked, self._tenant), self._catalog)
+        decision = decide(request, _terms(asked, caller), self._catalog)
         if isinstance(decision, Decision) and decision.key is not None and decision.bypass is None:
             self._memo.put(memo_key, decision)
         return decision
@@ -194,7 +209,7 @@ class Inference:
         request = parse_request(endpoint, orjson.dumps(asked.request))
         if isinstance(request, ApiError):
             return request
-        terms = Terms(tenant=self._tenant, mode=asked.mode, pinned=asked.weights_version, may_downshift=asked.downshift)
+        terms = Terms(tenant=LOCAL.tenant, mode=asked.mode, pinned=asked.weights_version, may_downshift=asked.downshift)
         return await explained(
             request,
             terms,
@@ -209,7 +224,7 @@ class Inference:
         why = self._steering.why(decision)
         if why is None:
             return decision
-        lower = self._steering.lower(decision, _terms(visit.asked, self._tenant), body, why)
+        lower = self._steering.lower(decision, _terms(visit.asked, visit.caller), body, why)
         if lower is None:
             return decision
         assert lower.downshifted_from is not None
@@ -221,7 +236,7 @@ class Inference:
     async def _serve(self, visit: Visit, decision: Decision, body: bytes) -> Delivered:
         if may_read(decision):
             assert decision.key is not None
-            answer = await self._store.get(decision.key)
+            answer = await self._store.get(decision.key, max_age_s=decision.max_age_s)
             if answer is not None:
                 return await self._hit(visit, decision, answer)
         flight, state = self._board.joinable(decision), CacheState.SHARED
@@ -237,7 +252,14 @@ class Inference:
                 secret=self._secret,
                 request_id=visit.asked.request_id,
             )
-            departed = self._board.depart(decision, tenant=self._tenant, request_head=call.head, on_report=call.report)
+
+            def reported(report: Report) -> None:
+                call.report(report)
+                self._admission.spent(visit.caller, report.tokens)
+
+            departed = self._board.depart(
+                decision, tenant=visit.caller.tenant, request_head=call.head, on_report=reported
+            )
             if isinstance(departed, ApiError):
                 route.end(error_type=departed.code)
                 return await visit.client.refuse(departed)
@@ -280,6 +302,7 @@ class Inference:
             body=body,
             headers=visit.headers,
             request_id=visit.asked.request_id,
+            key_id=visit.caller.key_id,
             trace_headers=visit.trace.outgoing_headers(),
             client=visit.client,
         )
@@ -288,11 +311,6 @@ class Inference:
             return delivered
         visit.decision = replace(decision, key=None, bypass=Bypass.OWNER_AWAY)
         return await self._serve(visit, visit.decision, body)
-
-    def _is_internal(self, asked: Asked) -> bool:
-        return (
-            asked.secret is not None and bool(self._secret) and hmac.compare_digest(asked.secret, self._secret.encode())
-        )
 
     def _count(self, visit: Visit, delivered: Delivered) -> None:
         duration_s = self._clock() - visit.started_s
@@ -312,18 +330,18 @@ async def _left(receive: Receive) -> None:
         pass
 
 
-def _terms(asked: Asked, tenant: str) -> Terms:
-    """`no-store`: neither read nor stored. `no-cache`: not read."""
-    if asked.cache_control is None and asked.mode is None and asked.version is None and asked.may_downshift:
-        return Terms(tenant=tenant)
-    directives = {word.strip().lower() for word in (asked.cache_control or b"").split(b",")}
+def _terms(asked: Asked, caller: Caller) -> Terms:
+    wanted = NOTHING_SAID if asked.cache_control is None else read_cache_control(asked.cache_control)
     return Terms(
-        tenant=tenant,
+        tenant=caller.tenant,
+        models=caller.grant.models,
+        salt=salt_of(caller),
         mode=_text(asked.mode),
         pinned=_text(asked.version),
         may_downshift=asked.may_downshift,
-        no_store=b"no-store" in directives,
-        no_cache=b"no-cache" in directives,
+        no_store=wanted.no_store,
+        no_cache=wanted.no_cache,
+        max_age_s=wanted.max_age_s,
     )
 
 

@@ -1,6 +1,7 @@
 """Decisions remembered by the exact bytes of a request, so that a repeated request is neither parsed nor hashed again.
 
-Right because a decision depends on nothing else but the catalog: whoever changes that clears the memo.
+Right because a decision depends on nothing else but the catalog and whether there are keys: whoever changes that
+clears the memo.
 """
 
 from __future__ import annotations
@@ -14,9 +15,8 @@ MAX_BYTES: Final = 16 * 1024 * 1024
 MAX_BODY_BYTES: Final = 32 * 1024
 _OVERHEAD_BYTES: Final = 1024
 
-MemoKey = tuple[Endpoint, bytes, bytes | None, bytes | None]
-"""Endpoint, body and the headers that name a mode and a weights version. One gateway serves one tenant only,
-so it is not here."""
+MemoKey = tuple[Endpoint, bytes, bytes | None, bytes | None, str, frozenset[str] | None]
+"""Endpoint, body, headers that name a mode and a weights version; the caller's tenant, and the models he may use."""
 
 
 class Memo:

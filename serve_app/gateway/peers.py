@@ -42,6 +42,7 @@ class Peers:
         body: bytes,
         headers: Headers,
         request_id: bytes,
+        key_id: str,
         trace_headers: Mapping[str, str],
         client: Client,
     ) -> Delivered | None:
@@ -55,6 +56,7 @@ class Peers:
             body=body,
             headers=headers,
             request_id=request_id,
+            key_id=key_id,
             trace_headers=trace_headers,
         )
         flight = Flight()

@@ -21,6 +21,8 @@ from serve_app.gateway.upstream import Connection, Pool, address_of
 
 OWNER_AWAY: Final = unavailable("The gateway that keeps this answer is away.", code="owner_away", retry_after_s=1)
 _HOP_HEADERS: Final = frozenset({b"content-length", b"transfer-encoding", b"connection", b"date", b"server"})
+_STRANGER: Final = frozenset({HTTPStatus.FORBIDDEN, HTTPStatus.UNAUTHORIZED})
+"""Of a peer with another secret, of another cluster or not yet of ours, or one that has not heard of the key yet."""
 _GRACE_S: Final = 5.0
 
 
@@ -97,8 +99,8 @@ class Relay:
 
     def on_end(self) -> None:
         self._connection = None
-        if self._head is None or self._head.status == HTTPStatus.FORBIDDEN or self._flight.answered is None:
-            self._fail()  # a peer with another secret is another cluster's, or not yet of ours
+        if self._head is None or self._head.status in _STRANGER or self._flight.answered is None:
+            self._fail()
             return
         self._stop()
         self._flight.finish()

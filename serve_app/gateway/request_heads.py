@@ -46,12 +46,17 @@ def peer_request(
     body: bytes,
     headers: Iterable[tuple[bytes, bytes]],
     request_id: bytes,
+    key_id: str,
     trace_headers: Mapping[str, str],
 ) -> bytes:
-    """A caller's request for a peer gateway, whole: the same body, and those headers that decide something."""
+    """A caller's request for a peer gateway, whole: the same body, and those headers that decide something.
+
+    The key stays here; the peer finds its record by the id, empty where there are no keys.
+    """
     lines = [
         _prefix("POST", url, path, secret),
         b"content-length: %d\r\nx-request-id: %s\r\n" % (len(body), request_id),
+        b"x-headroom-caller: %s\r\n" % key_id.encode(),
     ]
     lines.extend(b"%s: %s\r\n" % (name, value) for name, value in headers if name in PASSED_TO_PEER)
     lines.extend(f"{name}: {value}\r\n".encode("latin-1", "ignore") for name, value in trace_headers.items())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from serve_app.access.keys import NO_KEYS, KeySnapshot
 from serve_app.config.settings import ModelSettings, ModeSettings
 
 
@@ -73,3 +74,5 @@ class RoutingTable:
     """None: what the gateway's own settings say."""
     canaries: tuple[Canary, ...] = ()
     """At most one of each model."""
+    access: KeySnapshot = NO_KEYS
+    """Whose requests are answered; without keys everybody's, and then nothing listens beyond loopback."""
