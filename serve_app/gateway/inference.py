@@ -34,7 +34,7 @@ from serve_app.gateway.meters import NO_MODEL, Meters
 from serve_app.gateway.peers import Peers
 from serve_app.gateway.pulse_probes import PulseProbes
 from serve_app.gateway.routing_table import Peer, RoutingTable
-from serve_app.gateway.run_terms import Engines
+from serve_app.gateway.run_terms import Engines, Report
 from serve_app.gateway.steering import Steering
 from serve_app.gateway.waker import RETRY_AFTER_S, Waker
 from tracing import names
@@ -57,6 +57,8 @@ class Visit:
     internal: bool = False
     relayed: bool = False
     decision: Decision | None = None
+    away_s: float | None = 0.0
+    """Spent in engines and in waiting for them, in seconds; None: in a run that another request began."""
 
 
 class Inference:
@@ -139,7 +141,9 @@ class Inference:
             return await visit.client.refuse(body)
         decision = self._decide(visit, body)
         if isinstance(decision, Asleep):
+            asleep_s = self._clock()
             woken = await self._woken(decision.model, visit, body)
+            visit.away_s = self._clock() - asleep_s
             if woken is None:
                 return Delivered(CLIENT_GONE, Outcome.CANCELLED)
             decision = woken
@@ -237,11 +241,18 @@ class Inference:
                 secret=self._secret,
                 request_id=visit.asked.request_id,
             )
-            departed = self._board.depart(decision, tenant=self._tenant, request_head=call.head, on_report=call.report)
+
+            def ended(report: Report) -> None:
+                visit.away_s = (visit.away_s or 0.0) + report.duration_s
+                call.report(report)
+
+            departed = self._board.depart(decision, tenant=self._tenant, request_head=call.head, on_report=ended)
             if isinstance(departed, ApiError):
                 route.end(error_type=departed.code)
                 return await visit.client.refuse(departed)
             flight, state = departed
+        else:
+            visit.away_s = None
         return await self._ride(visit, decision, route, flight, state)
 
     async def _ride(
@@ -304,6 +315,8 @@ class Inference:
             decision = visit.decision
             mode, model = (decision.mode, decision.model) if decision else (names.NO_MODE, NO_MODEL)
             self._meters.inference(mode, model, delivered.outcome, duration_s)
+            if visit.away_s is not None and delivered.outcome is Outcome.SUCCESS:
+                self._meters.overhead(duration_s - visit.away_s)
 
 
 async def _left(receive: Receive) -> None:
