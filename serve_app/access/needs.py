@@ -40,6 +40,7 @@ ROUTE_NEEDS: Final = {
     "/v1/models": _ANY,
     "/v1/models/{id}": _ANY,
     "/models/info": _ANY,
+    "/openapi.json": _ANY,
     "/metrics": _ADMIN,
     "/metrics/mma": _ADMIN,
     "/admin/fleet": _ADMIN,

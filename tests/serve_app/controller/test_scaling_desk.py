@@ -141,7 +141,8 @@ class TestSleep:
         assert world.count() == 1
         assert "mini" not in world.lifecycle.resting
 
-    async def test_of_a_model_that_a_request_woke_is_not_forced_again(self, world: World) -> None:
+    async def test_of_a_model_that_a_request_woke_is_not_forced_again(self, tmp_path: Path) -> None:
+        world = World(tmp_path, says=file(limits={}))
         await world.turns(0)
         await world.ask("mini", 0)
         world.lifecycle.rest({})
