@@ -124,6 +124,10 @@ class Collector(Registered):
     def gauges(self, metric: names.Gauge) -> dict[Labels, float]:
         return {labels: value for (name, labels), value in self._all_gauges().items() if name == metric.name}
 
+    def histograms(self, metric: names.Histogram) -> dict[Labels, HistogramTotals]:
+        """Totals of one metric over all sources that ever were."""
+        return _of(metric.name, self._all_histograms())
+
     def render(self) -> bytes:
         """Prometheus text format; serve it as `CONTENT_TYPE`."""
         return generate_latest(self._registry)

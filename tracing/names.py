@@ -341,6 +341,22 @@ BREAKER_STATE = Gauge(
     max_values=256,
     merge=Merge.SUM,
 )
+GATEWAY_CPU = Gauge(
+    name="headroom_gateway_cpu_ratio",
+    help="Part of one core that this gateway's process used between its last two reports.",
+    labels=("replica",),
+)
+GATEWAY_MEMORY = Gauge(
+    name="headroom_gateway_memory_ratio",
+    help="Part of its machine's memory that this gateway's process holds.",
+    labels=("replica",),
+)
+GATEWAY_OVERHEAD = Histogram(
+    name="headroom_gateway_overhead_seconds",
+    help="Time a request spent in its gateway: all but the run of an engine and the wait for one.",
+    labels=(),
+    buckets=(0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0),
+)
 CACHE_HITS = Counter(
     name="cache_hits_total",
     help="Answers given from the response cache.",

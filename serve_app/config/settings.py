@@ -58,6 +58,12 @@ class ModelSettings:
     """Weights per device that may lie in host memory."""
     pinned: bool = False
     """Never put to sleep to make room."""
+    num_named: int | None = field(default=None, repr=False, compare=False)
+    """Replicas that cluster.yaml names where scaling has put another count in force; None: those in force."""
+
+    @property
+    def num_configured(self) -> int:
+        return self.num_replicas if self.num_named is None else self.num_named
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,6 +11,7 @@ import gc
 from collections.abc import Awaitable, Mapping
 from typing import Any
 
+import psutil
 import ray
 from ray import serve
 
@@ -117,8 +118,13 @@ class GatewayReplica:
             await asyncio.sleep(_POLL_S / 2)
 
     async def _push(self) -> None:
+        process = psutil.Process()
+        cpu = self._recorder.gauge(names.GATEWAY_CPU, self._replica)
+        memory = self._recorder.gauge(names.GATEWAY_MEMORY, self._replica)
         while True:
             await asyncio.sleep(_PUSH_S)
+            cpu.set(process.cpu_percent() / 100)
+            memory.set(process.memory_percent() / 100)
             record_drops(self._recorder)
             self._gateway.show_breakers()
             await self._asked(self._controller.push.remote(Push(deltas=self._recorder.drain())))

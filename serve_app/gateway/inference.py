@@ -60,6 +60,8 @@ class Visit:
     internal: bool = False
     relayed: bool = False
     decision: Decision | None = None
+    away_s: float | None = 0.0
+    """Spent in engines and in waiting for them, in seconds; None: in a run that another request began."""
 
 
 class Inference:
@@ -153,7 +155,9 @@ class Inference:
             return await visit.client.refuse(body)
         decision = self._decide(visit, body)
         if isinstance(decision, Asleep):
+            asleep_s = self._clock()
             woken = await self._woken(decision.model, visit, body)
+            visit.away_s = self._clock() - asleep_s
             if woken is None:
                 return Delivered(CLIENT_GONE, Outcome.CANCELLED)
             decision = woken
@@ -253,17 +257,18 @@ class Inference:
                 request_id=visit.asked.request_id,
             )
 
-            def reported(report: Report) -> None:
+            def ended(report: Report) -> None:
+                visit.away_s = (visit.away_s or 0.0) + report.duration_s
                 call.report(report)
                 self._admission.spent(visit.caller, report.tokens)
 
-            departed = self._board.depart(
-                decision, tenant=visit.caller.tenant, request_head=call.head, on_report=reported
-            )
+            departed = self._board.depart(decision, tenant=visit.caller.tenant, request_head=call.head, on_report=ended)
             if isinstance(departed, ApiError):
                 route.end(error_type=departed.code)
                 return await visit.client.refuse(departed)
             flight, state = departed
+        else:
+            visit.away_s = None
         return await self._ride(visit, decision, route, flight, state)
 
     async def _ride(
@@ -322,6 +327,8 @@ class Inference:
             decision = visit.decision
             mode, model = (decision.mode, decision.model) if decision else (names.NO_MODE, NO_MODEL)
             self._meters.inference(mode, model, delivered.outcome, duration_s)
+            if visit.away_s is not None and delivered.outcome is Outcome.SUCCESS:
+                self._meters.overhead(duration_s - visit.away_s)
 
 
 async def _left(receive: Receive) -> None:

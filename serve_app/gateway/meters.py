@@ -38,6 +38,7 @@ class Meters:
         self.versions = VersionMeters(recorder)
         self._http: dict[tuple[str, str, int], tuple[CounterCell, HistogramCell]] = {}
         self._inference: dict[tuple[str, str, Outcome], CounterCell] = {}
+        self._overhead = recorder.histogram(names.GATEWAY_OVERHEAD)
         self._durations: dict[tuple[str, str], tuple[HistogramCell, CounterCell]] = {}
         self.cache: dict[str, CacheCounts] = {}
         self._cache_cells: dict[str, tuple[CounterCell, CounterCell, CounterCell]] = {}
@@ -79,6 +80,9 @@ class Meters:
             self._durations[mode, model] = durations
         durations[0].observe(duration_s)
         durations[1].inc(duration_s)
+
+    def overhead(self, duration_s: float) -> None:
+        self._overhead.observe(duration_s)
 
     def cached(self, mode: str, state: CacheState) -> None:
         """Count one request by what the cache did for it; `cache_hit_rate` is made of hits and misses only."""

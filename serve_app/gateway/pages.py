@@ -20,6 +20,7 @@ from serve_app.api.control_routes import CONTROL_ROUTES, ControlAsked
 from serve_app.api.errors import ApiError, Origin, invalid, not_found, unavailable
 from serve_app.api.health import health_page
 from serve_app.api.model_list import model_list, one_model
+from serve_app.api.openapi import openapi_document
 from serve_app.api.wire import ApplyOutcome, ApplyRequest, ModelAction, ModelOutcome, ModelRequest, RouteAsked
 from serve_app.config.settings import Settings
 from serve_app.gateway.answer_headers import JSON
@@ -107,6 +108,7 @@ class Pages:
             "/metrics": self._metrics,
             "/metrics/mma": self._fleet_metrics,
             "/admin/apply": self._applying,
+            "/openapi.json": self._openapi,
         }
         self._posts: Mapping[str, Callable[[bytes], Awaitable[Page | ApiError]]] = {
             "/admin/apply": self._apply,
@@ -183,6 +185,9 @@ class Pages:
             return invalid(f"{place}: {first['msg']}. Expected `model`, the id of a model.", param=place)
         told = await self._asked(self._control.act(action, asked.model), timeout_s=ACT_TIMEOUT_S)
         return _json(told, _ACT_STATUS[ModelOutcome(told["outcome"])]) if told is not None else _away()
+
+    async def _openapi(self) -> Page:
+        return _json(openapi_document(reads=(*self._routes, MODEL_ROUTE), posts=self._posts))
 
     async def _models(self) -> Page:
         return _json(model_list(self._catalog, created=self._created))

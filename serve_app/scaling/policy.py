@@ -13,7 +13,7 @@ from typing import Final
 
 from serve_app.scaling.decision import Decision, Outcome
 from serve_app.scaling.limits import LimitsNow, limits_at
-from serve_app.scaling.rules import MAX_REPLICAS, Band, Direction, ScalingSettings, Signal, Target
+from serve_app.scaling.rules import MAX_REPLICAS, Band, Direction, Kind, ScalingSettings, Signal, Target
 
 MAX_GAP_S: Final = 60.0
 """Without a sample for longer nobody knows that a signal held, so it did not."""
@@ -93,6 +93,8 @@ class ScalingPolicy:
             return f"Nothing called '{target.name[:64]}' is scaled. Known: {known}."
         if track.is_changing:
             return f"'{target.name}' is changing its count now. Try again when it is done."
+        if count == 0 and target.kind is not Kind.ENGINE:
+            return f"'{target.name}' cannot have 0: only models can sleep. Ask for 1 or more."
         limits = limits_at(self._settings, target, configured=count, at=at)
         if not max(0, limits.min_replicas) <= count <= min(limits.max_replicas, MAX_REPLICAS):
             return (
@@ -111,7 +113,7 @@ class ScalingPolicy:
             return
         track.is_changing = False
         if decision.outcome is Outcome.APPLIED:
-            if decision.by_hand:
+            if decision.by_hand and decision.to_replicas:  # sleep is no count to hold: a request ends it
                 track.hand = (track.sample.configured, decision.to_replicas)
             track.cool_until_s = now_s + self._settings.cooldown_s
             track.since_s.clear()

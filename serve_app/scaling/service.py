@@ -40,10 +40,11 @@ class Blocked:
 class Scaler(Protocol):
     """Carries out a count through plan and apply. Nothing is changed where it says `Blocked`; 0 means sleep.
 
-    Whatever it raises is a fault of the world: the change counts as failed, and is tried again later.
+    Whatever it raises is a fault of the world: the change counts as failed, and is tried again later. A count that
+    was asked for `by_hand` takes the place of the configured one, after a restart too.
     """
 
-    async def scale(self, target: Target, count: int) -> Applied | Blocked: ...
+    async def scale(self, target: Target, count: int, *, by_hand: bool) -> Applied | Blocked: ...
 
 
 class ScalingService:
@@ -108,7 +109,7 @@ class ScalingService:
     async def _scaled(self, wanted: Decision) -> Decision:
         try:
             async with asyncio.timeout(CHANGE_TIMEOUT_S):
-                result = await self._scaler.scale(wanted.target, wanted.to_replicas)
+                result = await self._scaler.scale(wanted.target, wanted.to_replicas, by_hand=wanted.by_hand)
         except TimeoutError:
             return replace(wanted, outcome=Outcome.FAILED, message=f"not done within {CHANGE_TIMEOUT_S:.0f} s")
         except Exception as error:  # noqa: BLE001  # whatever the transport of the shell raises means the same here

@@ -160,7 +160,7 @@ def serving(folder: Path) -> Path:
 def accuracy(cluster: LiveCluster) -> float:
     done = cluster.headroom("eval", MODEL, "--base-url", f"{cluster.url}/v1", "--json", timeout_s=180)
     assert done.code == 0, done.out + done.err
-    return float(json.loads(done.out)["accuracy"])
+    return float(json.loads(done.out)["total"]["accuracy"])
 
 
 def asked(cluster: LiveCluster, *words: str) -> dict[str, Any]:

@@ -30,7 +30,7 @@ class FakeScaler:
     asked: list[tuple[Target, int]] = field(default_factory=list)
     gate: asyncio.Event = field(default_factory=asyncio.Event)
 
-    async def scale(self, target: Target, count: int) -> Applied | Blocked:
+    async def scale(self, target: Target, count: int, *, by_hand: bool) -> Applied | Blocked:
         self.asked.append((target, count))
         await self.gate.wait()
         if isinstance(self.answer, Exception):
