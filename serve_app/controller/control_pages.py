@@ -17,7 +17,7 @@ from serve_app.api.control_routes import ControlAnswer, ControlAsked, error_answ
 from serve_app.api.errors import ApiError, invalid, not_found, unavailable
 from serve_app.controller.bringup import Bringup
 from serve_app.controller.fleet_desk import FleetDesk
-from serve_app.controller.learning import Learning
+from serve_app.controller.learning import Learning, Page
 from serve_app.leases.rest import PATH as LEASES
 from serve_app.ops.maintenance import HOLDER_PREFIX
 
@@ -45,17 +45,20 @@ class ControlPages:
         bringup: Bringup,
         desk: FleetDesk,
         learning: Learning,
+        others: Mapping[str, Page],
         fleet: Callable[[], Awaitable[dict[str, Any]]],
     ) -> None:
+        """`others`: by the beginning of a path, who answers there."""
         self._bringup = bringup
         self._desk = desk
         self._learning = learning
+        self._others = others
         self._fleet = fleet
 
     async def answer(self, asked: ControlAsked) -> ControlAnswer:
         if asked.path.startswith(LEASES):
             return await self._desk.leases.answer(asked)
-        page = self._learning.page_of(asked.path)
+        page = self._learning.page_of(asked.path) or self._other(asked.path)
         if page is not None:
             return await page(asked)
         try:
@@ -75,6 +78,9 @@ class ControlPages:
             return error_answer(not_found(f"The controller has no page {asked.path[:128]}.", code="unknown_path"))
         except _Said as said:
             return error_answer(said.error)
+
+    def _other(self, path: str) -> Page | None:
+        return next((page for beginning, page in self._others.items() if path.startswith(beginning)), None)
 
     def _plan(self) -> dict[str, Any]:
         stored = self._bringup.state.stored

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import time
 from collections.abc import Coroutine, Mapping
 from typing import Any
@@ -20,9 +21,11 @@ from serve_app.api.control_routes import ControlAnswer, ControlAsked
 from serve_app.api.wire import ApplyRequest, ModelAction, ModelAnswer
 from serve_app.config.load import settings_from_args
 from serve_app.controller import views
+from serve_app.controller.access_desk import AccessDesk
 from serve_app.controller.apply import Applier
 from serve_app.controller.bringup import Bringup
 from serve_app.controller.bringup_state import Phase
+from serve_app.controller.cache_desk import CacheDesk
 from serve_app.controller.change_spans import Trigger
 from serve_app.controller.claims import Claim, Push, ReadyReport, Slot, SlotState, Told, Waiting
 from serve_app.controller.conditions import Conditions
@@ -52,6 +55,7 @@ from tracing.setup import configure
 
 _SWEEP_S = 1.0
 _READ_S = 5.0
+_TUNE_S = 60.0
 _SILENT_S = 20.0
 """A replica that does not beat for so long is taken for dead: its share may be gone already."""
 _UNHEARD_S = 8.0
@@ -71,6 +75,13 @@ class Controller:
         self._fleet = FleetLink(headroom=settings.fleet.headroom)
         self._telemetry = ControllerTelemetry(settings)
         self._publisher = Publisher(secret=self._store.internal_secret(), first_version=epoch)
+        self._access = AccessDesk(
+            self._store.connection,
+            settings=settings.access,
+            has_ray_token=os.environ.get("RAY_AUTH_MODE") == "token",
+            changed=self._publisher.show_access,
+        )
+        self._publisher.show_access(self._access.snapshot())
         self._lifecycle = Lifecycle(self._store.lifecycle(), now_s=time.monotonic())
         self._retirement = Retirement(
             ledger=self._ledger, store=self._store, publish=self._publish, on_end=self._telemetry.unloaded
@@ -95,6 +106,7 @@ class Controller:
             guests=lambda: self._guests.by_device,
             act=self._act,
             health=self._lease_health,
+            access=self._access,
             on_change=self._publish,
             spawn=self._spawn,
         )
@@ -126,12 +138,24 @@ class Controller:
             publish=self._publish,
             spawn=self._spawn,
         )
-        self._pages = ControlPages(bringup=self._bringup, desk=self._desk, learning=self._learning, fleet=self.fleet)
+        self._cache = CacheDesk(
+            self._store.connection,
+            modes=lambda: self._bringup.settings.modes,
+            totals=self._telemetry.collected,
+            changed=self._publish,
+        )
+        self._pages = ControlPages(
+            bringup=self._bringup,
+            desk=self._desk,
+            learning=self._learning,
+            others={"/admin/keys": self._keys_page, "/admin/cache/ttl": self._cache_page},
+            fleet=self.fleet,
+        )
         self._watched: set[tuple[str, int]] = set()
         self._steady: dict[str, int] = {}
         self._readings: dict[str, DeviceReading] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        for work in (self._bring_up(), self._sweep(), self._read_devices(), self._replanner.run()):
+        for work in (self._bring_up(), self._sweep(), self._read_devices(), self._replanner.run(), self._tune_caches()):
             self._spawn(work)
         self._desk.start()
         self._spawn(self._learning.start())
@@ -290,6 +314,12 @@ class Controller:
         """Whatever stands at a route of `api.control_routes`."""
         return await self._pages.answer(asked)
 
+    async def _keys_page(self, asked: ControlAsked) -> ControlAnswer:
+        return self._access.answer(asked)
+
+    async def _cache_page(self, asked: ControlAsked) -> ControlAnswer:
+        return self._cache.answer(asked)
+
     async def _lease_health(self, _: dict[str, Any]) -> dict[str, Any]:
         told = await self.health()
         return {"status": "ok" if told["status"] == "ok" else "degraded", "reason": told["reason"] or told["status"]}
@@ -305,6 +335,11 @@ class Controller:
 
     async def _bring_up(self) -> None:
         await self._bringup.run(self._ledger, on_known=self._publish)
+
+    async def _tune_caches(self) -> None:
+        while True:
+            await asyncio.sleep(_TUNE_S)
+            self._cache.look()
 
     async def _sweep(self) -> None:
         while True:
@@ -404,7 +439,7 @@ class Controller:
         self._publisher.show(
             views.backends(self._ledger, self._desk.monitor.fractions, self._desk.unusable),
             views.refusals(self._bringup.state, self._ledger, self._lifecycle),
-            Offer(models=settings.models, modes=settings.modes),
+            Offer(models=settings.models, modes=self._cache.applied(settings.modes)),
             wakeable=views.wakeable(self._bringup.state, self._ledger, self._lifecycle),
             canaries=self._learning.canaries.all,
         )

@@ -16,6 +16,7 @@ from placement.health_state import Alert
 from placement.inventory import Device, DeviceHealth, HoldingKind, Inventory
 from placement.signals import Silence
 from serve_app.config.settings import Settings
+from serve_app.controller.access_desk import AccessDesk
 from serve_app.controller.bringup import Bringup
 from serve_app.controller.conditions import USABLE, Conditions
 from serve_app.controller.fleet_link import FleetLink
@@ -57,6 +58,7 @@ class FleetDesk:
         guests: Callable[[], Mapping[str, Mapping[str, int]]],
         act: Act,
         health: Handler,
+        access: AccessDesk,
         on_change: Callable[[], None],
         spawn: Spawn,
     ) -> None:
@@ -100,6 +102,7 @@ class FleetDesk:
             conditions=self.conditions,
             act=act,
             health=health,
+            access=access,
         )
 
     def start(self) -> None:

@@ -18,6 +18,7 @@ from placement.lease import LeasePolicy, LeaseRoom, Reclaimable, ReclaimKind, le
 from placement.lease_preemption import Claim, StepKind
 from serve_app.api.control_routes import ControlAnswer, ControlAsked
 from serve_app.api.wire import ModelAction, ModelAnswer, ModelOutcome
+from serve_app.controller.access_desk import AccessDesk
 from serve_app.controller.bringup import Bringup
 from serve_app.controller.change_spans import Trigger
 from serve_app.controller.conditions import Conditions
@@ -66,6 +67,7 @@ class LeaseDesk:
         conditions: Callable[[], Conditions],
         act: Act,
         health: Handler,
+        access: AccessDesk,
     ) -> None:
         self._bringup = bringup
         self._ledger = ledger
@@ -73,6 +75,7 @@ class LeaseDesk:
         self._telemetry = telemetry
         self._conditions = conditions
         self._act = act
+        self._access = access
         settings = bringup.settings
         policy, clock = LeasePolicy(sleep_s=_SLEEP_S, notice_s=_SLEEP_S + 1.0), SystemClock()
         self._service = LeaseService(
@@ -256,10 +259,12 @@ class LeaseDesk:
         return {"status": answer.outcome.value, "reason": answer.message}
 
     async def _grpc(self, port: int) -> GrpcServer:
-        return await serve_grpc(self._service, port=port, handlers=self._handlers)
+        keyring, tls = self._access.keyring, self._access.tls()
+        return await serve_grpc(self._service, port=port, handlers=self._handlers, keyring=keyring, tls=tls)
 
     async def _zeromq(self, port: int) -> ZeromqServer:
-        return await serve_zeromq(self._calls, context=zmq.asyncio.Context.instance(), port=port)
+        context, keyring = zmq.asyncio.Context.instance(), self._access.keyring
+        return await serve_zeromq(self._calls, context=context, port=port, keyring=keyring)
 
     async def close(self) -> None:
         for server in self._servers:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 
+from serve_app.access.keys import NO_KEYS, KeySnapshot
 from serve_app.gateway.routing_table import Backend, Canary, Offer, Peer, RoutingTable
 
 _PEER_SILENT_S = 15.0
@@ -22,6 +23,7 @@ class Publisher:
         self._backends: tuple[Backend, ...] = ()
         self._refusals: tuple[tuple[str, str], ...] = ()
         self._wakeable: tuple[str, ...] = ()
+        self._access = NO_KEYS
         self._canaries: tuple[Canary, ...] = ()
         self._offer: Offer | None = None
         self._peers: dict[str, Peer] = {}
@@ -37,8 +39,15 @@ class Publisher:
             refusals=self._refusals,
             wakeable=self._wakeable,
             canaries=self._canaries,
+            access=self._access,
             offer=self._offer,
         )
+
+    def show_access(self, access: KeySnapshot) -> None:
+        """Keys of now; gateways refuse what was revoked with the next table."""
+        if access != self._access:
+            self._access = access
+            self._bump()
 
     def show(
         self,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 from placement.signals import DeviceSignals, Poll
 from serve_app.config.settings import ModelSettings, Settings
@@ -135,5 +135,5 @@ def _counts(totals: Mapping[Labels, HistogramTotals]) -> dict[Labels, Sequence[i
     return {labels: one.counts for labels, one in totals.items()}
 
 
-def _mean(values: Mapping[tuple[str, ...], float]) -> float | None:
+def _mean(values: Mapping[Any, float]) -> float | None:
     return sum(values.values()) / len(values) if values else None

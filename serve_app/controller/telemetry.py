@@ -48,6 +48,15 @@ class ControllerTelemetry:
         self.rollouts = RolloutMetrics(self._recorder)
         self.expect(settings)
 
+    @property
+    def collected(self) -> Collector:
+        """The totals of everybody who reports."""
+        return self._collector
+
+    @property
+    def recorder(self) -> Recorder:
+        return self._recorder
+
     def expect(self, settings: Settings) -> None:
         """Begin every series of these models and modes at 0."""
         self._collector.declare(
