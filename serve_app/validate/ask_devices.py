@@ -77,11 +77,17 @@ async def identity(asker: Asker) -> Finding:
 def _seats(plan: dict[str, Any], info: dict[str, Any]) -> list[ReplicaSeat]:
     planned = {one["replica"]: tuple(one["devices"]) for one in plan["plan"]["placements"]}
     return [
-        ReplicaSeat(name=one["name"], devices=tuple(one["devices"]), planned=planned.get(one["name"]))
+        ReplicaSeat(name=one["name"], devices=tuple(one["devices"]), planned=planned.get(_planned_name(one["name"])))
         for model in info["models"]
         for one in model.get("replicas", ())
         if one["state"] == _READY
     ]
+
+
+def _planned_name(name: str) -> str:
+    """Of a replica that stood beside the one it took over from: `mini#0.x` was planned as `mini#0`."""
+    model, mark, ordinal = name.rpartition("#")
+    return f"{model}{mark}{ordinal.partition('.')[0]}" if mark else name
 
 
 async def _lend(asker: Asker) -> Lent | Finding:

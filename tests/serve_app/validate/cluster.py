@@ -40,6 +40,8 @@ class Faults:
     is_unread: bool = False
     uuid: str | None = None
     runs_on: str | None = None
+    suffix: str = ""
+    """Of the names of replicas that stood beside those they took over from."""
     keeps_lease: bool = False
     is_full: bool = False
     lease_pause_s: float = 0.0
@@ -135,7 +137,7 @@ class ScriptedController(FakeControl):
         held = None if self.faults.is_unread else self.faults.measured_bytes
         holders = [
             {
-                "name": f"{model}#0",
+                "name": f"{model}#0{self.faults.suffix}",
                 "kind": "replica",
                 "planned_bytes": PLANNED,
                 "measured_bytes": held,
@@ -169,7 +171,7 @@ class ScriptedController(FakeControl):
     def _info(self, model: str) -> dict[str, Any]:
         is_loaded = model not in self.away_models
         device = self.faults.runs_on or self.device_of[model]
-        replica = {"name": f"{model}#0", "state": "ready", "devices": [device]}
+        replica = {"name": f"{model}#0{self.faults.suffix}", "state": "ready", "devices": [device]}
         return {
             "id": model,
             "loaded": is_loaded,

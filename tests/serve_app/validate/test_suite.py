@@ -60,6 +60,12 @@ class TestAClusterInOrder:
         }
         assert {told[check].status for check in (Check.TAKEOVER, Check.TRACE_CROSSES)} == {Status.SKIP}
 
+    async def test_a_replica_that_took_over_from_another_is_known_by_its_plan(self) -> None:
+        async with cluster() as running:
+            running.faults.suffix = ".2f"
+            told = await found(running, group(Check.IDENTITY))
+        assert told[Check.IDENTITY].status is Status.PASS, told[Check.IDENTITY]
+
     async def test_nothing_is_left_behind(self) -> None:
         async with cluster() as running:
             await found(running)
