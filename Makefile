@@ -15,11 +15,11 @@ TORCH_INDEX := $(if $(HEADROOM_TORCH_INDEX),--extra-index-url $(HEADROOM_TORCH_I
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check --no-input
 PIP_LOG := $(VENV)/set-up.log
 
-.PHONY: help setup serve test test-all lint format types bench bench-peers lock clean
+.PHONY: help setup serve test test-all lint format types bench bench-peers demo lock clean
 
 help:
 	@sed -n '1,3p' Makefile
-	@echo "Targets: setup serve test test-all lint format types bench bench-peers lock clean"
+	@echo "Targets: setup serve test test-all lint format types bench bench-peers demo lock clean"
 
 setup: $(STAMP)
 
@@ -68,6 +68,10 @@ lock:
 	@command -v uv > /dev/null || { echo "make lock needs uv." >&2; exit 1; }
 	uv pip compile pyproject.toml --quiet --extra cpu --extra dev --python-version 3.11 --override lock-overrides.txt \
 	  --index-strategy unsafe-best-match $(TORCH_INDEX) --no-annotate --no-header --output-file requirements.lock
+
+# From a training job to tokens of its weights, on two Ray nodes of this machine; some minutes.
+demo: $(STAMP)
+	@$(BIN)/python -m tests.integration.road
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info bench-results .pytest_cache .mypy_cache .ruff_cache .hypothesis
