@@ -82,7 +82,7 @@ def travelled(cluster: LiveCluster, say: Callable[[str], None]) -> Road:
     road = Road()
     road.accuracy_before = accuracy(cluster)
     say(f"{MODEL} serves with {road.accuracy_before:.1%} of its test set, asked through the live API")
-    with Traffic(cluster.url, MODEL, num_clients=2) as traffic:
+    with Traffic(cluster.url, MODEL, num_clients=2, pause_s=0.1) as traffic:
         road.job = trained(cluster, say)
         road.rollout = rolled_out(cluster, say, step=2 * STEPS)
         road.refused = broken_is_refused(cluster, say)

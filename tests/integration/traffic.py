@@ -38,9 +38,12 @@ class Traffic:
     Always past the cache, so that every question reaches an engine.
     """
 
-    def __init__(self, url: str, model: str, *, num_clients: int = 2, max_tokens: int = 24) -> None:
+    def __init__(
+        self, url: str, model: str, *, num_clients: int = 2, max_tokens: int = 24, pause_s: float = 0.0
+    ) -> None:
         self._url = url
         self._body = {"model": model, "messages": user("What is 3 + 4?"), "max_tokens": max_tokens, "ignore_eos": True}
+        self._pause_s = pause_s
         self._stop = threading.Event()
         self._threads = [threading.Thread(target=self._run, daemon=True) for _ in range(num_clients)]
         self._answers: list[Answer] = []
@@ -74,8 +77,7 @@ class Traffic:
             while not self._stop.is_set():
                 answer = self._ask(client)
                 self._answers.append(answer)
-                if answer.status != 200:
-                    self._stop.wait(0.05)
+                self._stop.wait(self._pause_s if answer.status == 200 else 0.05)
 
     def _ask(self, client: httpx.Client) -> Answer:
         began_s = time.monotonic()
