@@ -100,7 +100,19 @@ def travelled(cluster: LiveCluster, say: Callable[[str], None]) -> Road:
 
 
 def trained(cluster: LiveCluster, say: Callable[[str], None]) -> dict[str, Any]:
-    job = asked(cluster, "jobs", "submit", "train", "--model", MODEL, "--steps", str(STEPS), "--json")
+    job = asked(
+        cluster,
+        "jobs",
+        "submit",
+        "train",
+        "--model",
+        MODEL,
+        "--steps",
+        str(STEPS),
+        "--set",
+        f"save_every={STEPS}",
+        "--json",
+    )
     say(f"{job['id']} trains {MODEL} on by {STEPS} steps")
 
     def over() -> dict[str, Any]:
