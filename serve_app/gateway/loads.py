@@ -23,6 +23,7 @@ RETRY_RESERVE: Final = 10.0
 MAX_REST_S: Final = 60.0
 HANG_AFTER_S: Final = 10.0
 _SMOOTHING: Final = 0.2
+_PER_SILENCE: Final = 50
 
 
 class Loads:
@@ -33,6 +34,8 @@ class Loads:
         self.num_in_flight = 0
         self.breakers = Breakers()
         self._hangs = HangWatch(silence_s=hang_after_s)
+        self.hear_every_s = hang_after_s / _PER_SILENCE
+        """Bytes that follow others sooner tell nothing new of whether a replica hangs."""
         self._clock = clock
         self._rests: dict[str, tuple[float, Pulse | None]] = {}
         self._latency_s: dict[str, float] = {}

@@ -9,6 +9,7 @@ client.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable, Iterator, Mapping
 from http import HTTPStatus
 from typing import Final
@@ -83,6 +84,7 @@ class Run:
         self._timer: asyncio.TimerHandle | None = None
         self._pause: asyncio.TimerHandle | None = None
         self._made_s = self._heard_s = self._loop.time()
+        self._told_s = -math.inf
         self._queued_s = 0.0
         self._asked_rest_s = 0
         self._first_byte_s: float | None = None
@@ -138,6 +140,7 @@ class Run:
             return
         self._backend = self._last_backend = backend
         self._sent_s = self._loop.time()
+        self._told_s = -math.inf
         self._is_probe = self._engines.loads.begin(backend.replica)
         self._attempt(backend, self._engines.pool.take(address_of(backend.url)))
 
@@ -247,9 +250,11 @@ class Run:
     # the answer
 
     def _hear(self) -> None:
-        self._heard_s = self._loop.time()
-        if self._backend is not None:
-            self._engines.loads.heard(self._backend.replica)
+        now_s = self._heard_s = self._loop.time()
+        loads = self._engines.loads
+        if now_s - self._told_s >= loads.hear_every_s and self._backend is not None:
+            self._told_s = now_s
+            loads.heard(self._backend.replica)
 
     def _on_events(self, events: bytes) -> None:
         if not events or self._over:
