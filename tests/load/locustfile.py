@@ -12,7 +12,7 @@ import time
 from itertools import accumulate
 from typing import Any
 
-from locust import HttpUser, constant, task
+from locust import HttpUser, constant, task  # type: ignore[import-not-found,unused-ignore]  # not in the lock
 
 NUM_PROMPTS = 1000
 EXPONENT = 1.1
@@ -32,7 +32,7 @@ class Caller(HttpUser):  # type: ignore[misc,unused-ignore]  # Locust is not alw
         if key:
             self.client.headers["authorization"] = f"Bearer {key}"
 
-    @task
+    @task  # type: ignore[untyped-decorator,unused-ignore]
     def whole(self) -> None:
         body = _body(stream=False)
         name = f"{body['model']} whole"
@@ -40,7 +40,7 @@ class Caller(HttpUser):  # type: ignore[misc,unused-ignore]  # Locust is not alw
             if answer.status_code == 200 and not answer.json().get("choices"):
                 answer.failure("200 without a choice")
 
-    @task
+    @task  # type: ignore[untyped-decorator,unused-ignore]
     def streamed(self) -> None:
         body, began_s = _body(stream=True), time.perf_counter()
         name = f"{body['model']} streamed"
@@ -50,7 +50,7 @@ class Caller(HttpUser):  # type: ignore[misc,unused-ignore]  # Locust is not alw
                 answer.failure("the stream ended without its end mark")
 
     def _lines(self, answer: Any, name: str, began_s: float) -> list[bytes]:
-        lines = []
+        lines: list[bytes] = []
         for line in answer.iter_lines():
             if not lines:
                 first_ms = (time.perf_counter() - began_s) * 1000
