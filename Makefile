@@ -8,6 +8,9 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.set-up
 PYTHON ?= $(shell command -v python3.11)
 CONFIG ?= cluster.yaml
+LOAD_HOST ?= http://127.0.0.1:8000
+LOAD_USERS ?= 16
+LOAD_TIME ?= 60s
 
 # Where pip finds PyTorch's CPU builds ("+cpu") when its usual index does not have them: the address of that index.
 HEADROOM_TORCH_INDEX ?=
@@ -15,11 +18,11 @@ TORCH_INDEX := $(if $(HEADROOM_TORCH_INDEX),--extra-index-url $(HEADROOM_TORCH_I
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check --no-input
 PIP_LOG := $(VENV)/set-up.log
 
-.PHONY: help setup serve test test-all lint format types bench bench-peers demo lock clean
+.PHONY: help setup serve test test-all lint format types bench bench-peers demo load lock clean
 
 help:
 	@sed -n '1,3p' Makefile
-	@echo "Targets: setup serve test test-all lint format types bench bench-peers demo lock clean"
+	@echo "Targets: setup serve test test-all lint format types bench bench-peers demo load lock clean"
 
 setup: $(STAMP)
 
@@ -63,6 +66,13 @@ bench: $(STAMP)
 
 bench-peers: $(STAMP)
 	@$(BIN)/python -m tests.bench --peers
+
+# Of a running cluster. Locust is not in the lock: .venv/bin/pip install locust
+load: $(STAMP)
+	@$(BIN)/python -c "import locust" 2>/dev/null || { echo "make load needs Locust: $(BIN)/pip install locust" >&2; exit 1; }
+	@mkdir -p bench-results
+	@$(BIN)/locust -f tests/load/locustfile.py --headless --host $(LOAD_HOST) --users $(LOAD_USERS) \
+	  --spawn-rate $(LOAD_USERS) --run-time $(LOAD_TIME) --html bench-results/load.html
 
 lock:
 	@command -v uv > /dev/null || { echo "make lock needs uv." >&2; exit 1; }

@@ -5,9 +5,9 @@ Reads only. A figure that nobody told is left out, which the policy takes for ne
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 
 from placement.signals import DeviceSignals, Poll
 from serve_app.config.settings import ModelSettings, Settings
@@ -83,7 +83,7 @@ class ScalingSight:
         overhead = self._overhead.add(_counts(figures.histograms(names.GATEWAY_OVERHEAD)), now_s=now_s)
         memory = figures.gauges(names.GATEWAY_MEMORY)
         values = {
-            Signal.CPU: _mean(cpu),
+            Signal.CPU: _mean(cpu.values()),
             Signal.OVERHEAD_S: overhead.get(()),
             Signal.MEMORY: max(memory.values(), default=None),
         }
@@ -99,7 +99,7 @@ class ScalingSight:
             devices = self._devices(model)
             values = {
                 Signal.QUEUE: queued.get((model.id,)),
-                Signal.COMPUTE: _mean({name: compute[name] for name in devices & compute.keys()}),
+                Signal.COMPUTE: _mean([compute[name] for name in devices & compute.keys()]),
                 Signal.MEMORY: max(
                     (polls[name].used_bytes / polls[name].total_bytes for name in devices & polls.keys()), default=None
                 ),
@@ -135,5 +135,5 @@ def _counts(totals: Mapping[Labels, HistogramTotals]) -> dict[Labels, Sequence[i
     return {labels: one.counts for labels, one in totals.items()}
 
 
-def _mean(values: Mapping[Any, float]) -> float | None:
-    return sum(values.values()) / len(values) if values else None
+def _mean(values: Collection[float]) -> float | None:
+    return sum(values) / len(values) if values else None

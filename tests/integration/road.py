@@ -29,8 +29,8 @@ MODEL: Final = "mini"
 TRAINER: Final = "trainer"
 STEPS: Final = 150
 _GB: Final = 10**9
-_JOB_S: Final = 240.0
-_ROLLOUT_S: Final = 240.0
+_JOB_S: Final = 420.0
+_ROLLOUT_S: Final = 480.0
 
 
 @dataclass(slots=True)

@@ -8,7 +8,7 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from serve_app.access.authorize import authorize
@@ -94,7 +94,9 @@ class TestTheDocument:
 class TestTheGateway:
     @pytest.mark.parametrize(("path", "method", "operation"), OPERATIONS, ids=[f"{m} {p}" for p, m, _ in OPERATIONS])
     @given(st.data())
-    @settings(max_examples=4, deadline=None, suppress_health_check=list(HealthCheck))
+    @settings(
+        max_examples=4, deadline=None, suppress_health_check=list(HealthCheck), phases=[Phase.reuse, Phase.generate]
+    )
     def test_answers_everything_with_less_than_500_in_the_form_it_says(
         self, path: str, method: str, operation: dict[str, Any], data: st.DataObject
     ) -> None:
