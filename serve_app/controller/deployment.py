@@ -30,8 +30,10 @@ from serve_app.controller.change_spans import Trigger
 from serve_app.controller.claims import Claim, Push, ReadyReport, Slot, SlotState, Told, Waiting
 from serve_app.controller.conditions import Conditions
 from serve_app.controller.control_pages import ControlPages
+from serve_app.controller.engine_scaler import EngineScaler
 from serve_app.controller.fleet_desk import FleetDesk
 from serve_app.controller.fleet_link import FleetLink
+from serve_app.controller.gateway_replicas import ServeGateways
 from serve_app.controller.guests import Guests
 from serve_app.controller.learning import Learning
 from serve_app.controller.ledger import Ledger, Tenure
@@ -42,6 +44,9 @@ from serve_app.controller.proposing import Proposer
 from serve_app.controller.publish import Publisher
 from serve_app.controller.replan import Replanner
 from serve_app.controller.retirement import Retirement
+from serve_app.controller.scaled_counts import ScaledCounts
+from serve_app.controller.scaling_desk import ScalingDesk
+from serve_app.controller.scaling_sight import Seen
 from serve_app.controller.store import Store
 from serve_app.controller.telemetry import ControllerTelemetry
 from serve_app.controller.turns import kept
@@ -68,7 +73,8 @@ class Controller:
         configure(names.CONTROLLER)
         base = settings_from_args(args)
         self._store = Store(store_path(base.storage.home))
-        self._live = LiveSettings(args, self._store)
+        self._counts = ScaledCounts(self._store.connection)
+        self._live = LiveSettings(args, self._store, counted=self._counts.on)
         settings = self._live.in_force(base)
         epoch = self._store.reserve_epochs(_EPOCHS)
         self._ledger = Ledger(next_epoch=epoch)
@@ -135,8 +141,31 @@ class Controller:
             temperature_c=self._desk.temperature_c,
             secret=self._publisher.secret,
             lost=self._lost,
+            most_jobs=lambda: self._scaling.max_jobs,
             publish=self._publish,
             spawn=self._spawn,
+        )
+        self._scaling = ScalingDesk(
+            settings=settings,
+            seen=Seen(
+                settings=lambda: self._bringup.settings,
+                figures=lambda: self._telemetry.collected,
+                polls=lambda: self._desk.monitor.polls,
+                num_jobs_waiting=self._learning.jobs.service.num_waiting,
+                ledger=self._ledger,
+                lifecycle=self._lifecycle,
+            ),
+            counts=self._counts,
+            engines=EngineScaler(
+                applier=self._applier,
+                bringup=self._bringup,
+                lifecycle=self._lifecycle,
+                counts=self._counts,
+                spawn=self._spawn,
+            ),
+            gateways=ServeGateways(),
+            recorder=self._telemetry.recorder,
+            on_jobs=self._learning.jobs.service.woken,
         )
         self._cache = CacheDesk(
             self._store.connection,
@@ -148,7 +177,11 @@ class Controller:
             bringup=self._bringup,
             desk=self._desk,
             learning=self._learning,
-            others={"/admin/keys": self._keys_page, "/admin/cache/ttl": self._cache_page},
+            others={
+                "/admin/keys": self._keys_page,
+                "/admin/cache/ttl": self._cache_page,
+                "/admin/scaling": self._scaling.answer,
+            },
             fleet=self.fleet,
         )
         self._watched: set[tuple[str, int]] = set()
@@ -159,6 +192,7 @@ class Controller:
             self._spawn(work)
         self._desk.start()
         self._spawn(self._learning.start())
+        self._spawn(self._scale())
 
     def _changers(self) -> tuple[Applier, ModelActions, Replanner]:
         """Those who change what runs, each through the one applier."""
@@ -335,6 +369,10 @@ class Controller:
 
     async def _bring_up(self) -> None:
         await self._bringup.run(self._ledger, on_known=self._publish)
+
+    async def _scale(self) -> None:
+        await self._bringup.known.wait()
+        await self._scaling.run()
 
     async def _tune_caches(self) -> None:
         while True:

@@ -6,7 +6,7 @@ Puts `jobs` and the fleet together; what is decided stands in `jobs`.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,7 +21,7 @@ from serve_app.fleet.names import job_name
 from serve_app.fleet.process_memory import JOB_MARK
 from serve_app.jobs.actor import RayHost
 from serve_app.jobs.book import JobBook, JobObserver
-from serve_app.jobs.job import Job, Placed
+from serve_app.jobs.job import Job, JobKind, Placed
 from serve_app.jobs.ledger import JobClock, JobLedger
 from serve_app.jobs.ports import Blocked
 from serve_app.jobs.rest import JobCalls
@@ -37,8 +37,10 @@ _SHARE_S: Final = 20.0
 class SharePlacer:
     """`jobs.ports.Placer`: room by the solver, then shares in Ray's own books, which die with this process."""
 
-    def __init__(self, *, guests: Guests, store: Store) -> None:
+    def __init__(self, *, guests: Guests, store: Store, most: Callable[[], int]) -> None:
+        """`most` jobs may run at once, scorings of our own apart."""
         self._guests = guests
+        self._most = most
         self._store = store
         self._shares: dict[int, tuple[str, list[Any]]] = {}
 
@@ -49,6 +51,10 @@ class SharePlacer:
             priority=job.spec.priority,
             num_devices=job.spec.num_devices,
         )
+        most, num_held = self._most(), len(self._shares)
+        if job.spec.kind is not JobKind.SCORE and num_held >= most:
+            advice = "It waits until one ends; `headroom scale trainers=N` allows more."
+            return Blocked(message=f"{num_held} jobs run, and at most {most} may at once. {advice}")
         place = await self._guests.place(guest)
         if isinstance(place, str):
             return Blocked(message=place)
@@ -104,12 +110,13 @@ class JobDesk:
         fleet: FleetLink,
         metrics: JobMetrics,
         observers: Sequence[JobObserver],
+        most: Callable[[], int],
     ) -> None:
         ledger = JobLedger(store.connection)
         self._fleet = fleet
         self.service = JobService(
             book=JobBook(ledger, now=JobClock(SystemClock(), ledger).now),
-            placer=SharePlacer(guests=guests, store=store),
+            placer=SharePlacer(guests=guests, store=store, most=most),
             host=RayHost(home=home, selector_of=self._selector),
             metrics=metrics,
             observers=observers,

@@ -67,6 +67,7 @@ class Learning:
         temperature_c: Callable[[str], float | None],
         secret: str,
         lost: Callable[[str, int], None],
+        most_jobs: Callable[[], int],
         publish: Callable[[], None],
         spawn: Spawn,
     ) -> None:
@@ -91,6 +92,7 @@ class Learning:
             fleet=fleet,
             metrics=telemetry.jobs,
             observers=(self.comparisons,),
+            most=most_jobs,
         )
         commit = Commit(bringup=bringup, ledger=ledger, store=store, publish=publish)
         shelf = CheckpointShelf(bringup=bringup, commit=commit, fleet=fleet, scores=self.comparisons.scores)

@@ -39,9 +39,17 @@ class _Applied(BaseModel):
 class LiveSettings:
     """`base` is the digest of the arguments the controller was deployed with."""
 
-    def __init__(self, args: Mapping[str, Any], store: Store) -> None:
+    def __init__(
+        self,
+        args: Mapping[str, Any],
+        store: Store,
+        *,
+        counted: Callable[[Settings], Settings] = lambda settings: settings,
+    ) -> None:
+        """`counted` gives settings with the numbers of replicas that scaling has put in force."""
         self.base = hashlib.sha256(json.dumps(args, sort_keys=True).encode()).hexdigest()
         self._store = store
+        self._counted = counted
         self._deployed = args
 
     def in_force(self, deployed: Settings) -> Settings:
@@ -50,8 +58,8 @@ class LiveSettings:
         applied = _Applied.model_validate_json(blob) if blob is not None else None
         if applied is None or applied.base != self.base:
             self._store.save_applied(None)
-            return deployed
-        return settings_from_args(applied.args, base_dir=Path(applied.config_dir))
+            return self._counted(deployed)
+        return self._counted(settings_from_args(applied.args, base_dir=Path(applied.config_dir)))
 
     def arguments(self) -> dict[str, Any]:
         """As they are in force, with the directory where relative paths start; empty where the deployment says that."""
@@ -71,7 +79,7 @@ class LiveSettings:
     ) -> dict[str, Any]:
         """Outcome, message and, where there is one, the proposal; `spawn` carries it out when this has returned."""
         try:
-            settings = settings_from_args(asked.args, base_dir=Path(asked.config_dir))
+            settings = self._counted(settings_from_args(asked.args, base_dir=Path(asked.config_dir)))
             proposal = await applier.propose(settings)
         except ConfigError as error:
             return _answer(ApplyOutcome.INVALID, str(error))
