@@ -149,7 +149,7 @@ class Controller:
             settings=settings,
             seen=Seen(
                 settings=lambda: self._bringup.settings,
-                figures=lambda: self._telemetry.collected,
+                figures=self._telemetry.figures,
                 polls=lambda: self._desk.monitor.polls,
                 num_jobs_waiting=self._learning.jobs.service.num_waiting,
                 ledger=self._ledger,

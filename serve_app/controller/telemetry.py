@@ -53,6 +53,11 @@ class ControllerTelemetry:
         """The totals of everybody who reports."""
         return self._collector
 
+    def figures(self) -> Collector:
+        """The same, without the gauges of processes that have fallen silent."""
+        self._collector.drop_silent(now_s=time.monotonic(), silent_s=_SILENT_S)
+        return self._collector
+
     @property
     def recorder(self) -> Recorder:
         return self._recorder
