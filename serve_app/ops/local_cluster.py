@@ -120,10 +120,16 @@ def ray_start_command(cluster: LocalCluster) -> list[str]:
         f"--num-cpus={cluster.num_cpus}",
         f"--memory={cluster.memory_bytes}",
         f"--object-store-memory={OBJECT_STORE_BYTES}",
-        f"--labels={NODE_LABEL}={HEAD_NODE},{ROLE_LABEL}={cluster.role}",
+        f"--labels={_labels(cluster)}",
         f"--temp-dir={cluster.temp_dir}",
         "--disable-usage-stats",
     ]
+
+
+def _labels(cluster: LocalCluster) -> str:
+    """A node without a role is for both."""
+    node = f"{NODE_LABEL}={HEAD_NODE}"
+    return node if cluster.role == "both" else f"{node},{ROLE_LABEL}={cluster.role}"
 
 
 def serve_run_command(cluster: LocalCluster) -> list[str]:
