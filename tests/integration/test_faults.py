@@ -115,7 +115,8 @@ class TestEngineCoreKilled:
             wait_for_answers(load, since_s=killed_s, deadline_s=20, what="in the mode fast")
             assert "small" in {answer.model for answer in load.answers if answer.began_s > killed_s}
         assert_clean(load)
-        cluster.wait_for_health("ok", deadline_s=BACK_S)
+        with Traffic(cluster.url, "mini") as again:  # "ok" may be what was so before anybody noticed
+            wait_until_back(cluster, again, since_s=killed_s, what="engine core of mini killed under its mode")
 
 
 class TestReplicaKilled:
