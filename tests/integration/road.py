@@ -133,7 +133,7 @@ def rolled_out(cluster: LiveCluster, say: Callable[[str], None], *, step: int) -
         return mine[0] if mine and mine[0]["status"] in ("finished", "returned", "refused") else {}
 
     done = eventually(over, deadline_s=_ROLLOUT_S, what=f"the end of the rollout of step {step}")
-    say(cluster.headroom("rollouts", "show", str(done["id"]), "--address", cluster.url).out.rstrip())
+    say(cluster.headroom("rollouts", "show", str(done["deployment_id"]), "--address", cluster.url).out.rstrip())
     return done
 
 
