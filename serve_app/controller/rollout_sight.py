@@ -30,7 +30,7 @@ from tracing.metrics import Delta
 LATELY_S: Final = 600.0
 _MAX_PARTS: Final = 20_000
 _DEAD_S: Final = 20.0
-"""A planned replica that does not serve for so long is dead; a start takes longer, and is said by its state."""
+"""A replica that served and does not for so long is dead."""
 _TOGETHER: Final = 8
 _ANSWER_S: Final = 30.0
 
@@ -170,6 +170,7 @@ class LiveWatch:
     async def signals(self, model: str) -> Signals:
         slots = [slot for slot in self._ledger.slots.values() if slot.model == model]
         devices = {seat.device for slot in slots for seat in slot.seats}
+        self._well_s = {name: well_s for name, well_s in self._well_s.items() if name in self._ledger.slots}
         health, live = self._conditions().health, self._live()
         problem = self._bringup.state.problems.get(model)
         temperatures = {device: self._temperature_c(device) for device in devices}
@@ -186,8 +187,9 @@ class LiveWatch:
         )
 
     def _is_dead(self, slot: str) -> bool:
+        """Only who was well can be dead: one that starts takes its time, and says when it cannot."""
         now_s = time.monotonic()
         tenure = self._ledger.tenures.get(slot)
         if tenure is not None and tenure.serves:
             self._well_s[slot] = now_s
-        return now_s - self._well_s.setdefault(slot, now_s) > _DEAD_S
+        return slot in self._well_s and now_s - self._well_s[slot] > _DEAD_S
