@@ -20,6 +20,7 @@ from placement.inventory import Inventory
 from serve_app.api.control_routes import ControlAnswer, ControlAsked
 from serve_app.api.wire import ApplyRequest, ModelAction, ModelAnswer
 from serve_app.config.load import settings_from_args
+from serve_app.config.settings import Settings
 from serve_app.controller import views
 from serve_app.controller.access_desk import AccessDesk
 from serve_app.controller.apply import Applier
@@ -126,47 +127,8 @@ class Controller:
             applier=self._applier,
             act=self._act,
         )
-        self._learning = Learning(
-            store=self._store,
-            live=self._live,
-            bringup=self._bringup,
-            ledger=self._ledger,
-            fleet=self._fleet,
-            guests=self._guests,
-            applier=self._applier,
-            retirement=self._retirement,
-            telemetry=self._telemetry,
-            conditions=self._conditions,
-            readings=lambda: self._readings,
-            temperature_c=self._desk.temperature_c,
-            secret=self._publisher.secret,
-            lost=self._lost,
-            most_jobs=lambda: self._scaling.max_jobs,
-            publish=self._publish,
-            spawn=self._spawn,
-        )
-        self._scaling = ScalingDesk(
-            settings=settings,
-            seen=Seen(
-                settings=lambda: self._bringup.settings,
-                figures=self._telemetry.figures,
-                polls=lambda: self._desk.monitor.polls,
-                num_jobs_waiting=self._learning.jobs.service.num_waiting,
-                ledger=self._ledger,
-                lifecycle=self._lifecycle,
-            ),
-            counts=self._counts,
-            engines=EngineScaler(
-                applier=self._applier,
-                bringup=self._bringup,
-                lifecycle=self._lifecycle,
-                counts=self._counts,
-                spawn=self._spawn,
-            ),
-            gateways=ServeGateways(),
-            recorder=self._telemetry.recorder,
-            on_jobs=self._learning.jobs.service.woken,
-        )
+        self._learning = self._made_learning()
+        self._scaling = self._made_scaling(settings)
         self._cache = CacheDesk(
             self._store.connection,
             modes=lambda: self._bringup.settings.modes,
@@ -193,6 +155,53 @@ class Controller:
         self._desk.start()
         self._spawn(self._learning.start())
         self._spawn(self._scale())
+
+    def _made_learning(self) -> Learning:
+        """From training to tokens, on the parts that are there."""
+        return Learning(
+            store=self._store,
+            live=self._live,
+            bringup=self._bringup,
+            ledger=self._ledger,
+            fleet=self._fleet,
+            guests=self._guests,
+            applier=self._applier,
+            retirement=self._retirement,
+            telemetry=self._telemetry,
+            conditions=self._conditions,
+            readings=lambda: self._readings,
+            temperature_c=self._desk.temperature_c,
+            secret=self._publisher.secret,
+            lost=self._lost,
+            most_jobs=lambda: self._scaling.max_jobs,
+            publish=self._publish,
+            spawn=self._spawn,
+        )
+
+    def _made_scaling(self, settings: Settings) -> ScalingDesk:
+        """`settings` are those the controller starts with: limits come from there."""
+        return ScalingDesk(
+            settings=settings,
+            seen=Seen(
+                settings=lambda: self._bringup.settings,
+                figures=self._telemetry.figures,
+                polls=lambda: self._desk.monitor.polls,
+                num_jobs_waiting=self._learning.jobs.service.num_waiting,
+                ledger=self._ledger,
+                lifecycle=self._lifecycle,
+            ),
+            counts=self._counts,
+            engines=EngineScaler(
+                applier=self._applier,
+                bringup=self._bringup,
+                lifecycle=self._lifecycle,
+                counts=self._counts,
+                spawn=self._spawn,
+            ),
+            gateways=ServeGateways(),
+            recorder=self._telemetry.recorder,
+            on_jobs=self._learning.jobs.service.woken,
+        )
 
     def _changers(self) -> tuple[Applier, ModelActions, Replanner]:
         """Those who change what runs, each through the one applier."""

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import ray
 
+from placement.errors import PlacementError
 from serve_app.controller.fleet_link import FleetLink
 from serve_app.controller.guests import Guest, Guests
 from serve_app.controller.store import Store
@@ -43,6 +44,8 @@ class SharePlacer:
         self._most = most
         self._store = store
         self._shares: dict[int, tuple[str, list[Any]]] = {}
+        self._scorings: set[int] = set()
+        """Epochs of shares that are held for scorings."""
 
     async def place(self, job: Job) -> Placed | Blocked:
         guest = Guest(
@@ -51,11 +54,16 @@ class SharePlacer:
             priority=job.spec.priority,
             num_devices=job.spec.num_devices,
         )
-        most, num_held = self._most(), len(self._shares)
-        if job.spec.kind is not JobKind.SCORE and num_held >= most:
+        most, num_held = self._most(), len(self._shares) - len(self._scorings)
+        is_scoring = job.spec.kind is JobKind.SCORE
+        if not is_scoring and num_held >= most:
             advice = "It waits until one ends; `headroom scale trainers=N` allows more."
             return Blocked(message=f"{num_held} jobs run, and at most {most} may at once. {advice}")
-        place = await self._guests.place(guest)
+        try:
+            place = await self._guests.place(guest)
+        except (PlacementError, RuntimeError, ray.exceptions.RayError) as error:  # the queue goes on; it asks again
+            _log.error("no place could be looked for", job=job.id, error=repr(error))
+            return Blocked(message=f"The fleet could not be read ({type(error).__name__}). It is asked again.")
         if isinstance(place, str):
             return Blocked(message=place)
         epoch = self._store.reserve_epochs(1)
@@ -66,6 +74,8 @@ class SharePlacer:
                 message=f"Ray does not give the shares on {place.node} that are planned. They are asked again."
             )
         self._shares[epoch] = guest.name, shares
+        if is_scoring:
+            self._scorings.add(epoch)
         return Placed(
             node=place.node,
             devices=tuple(seat.device for seat in place.seats),
@@ -77,6 +87,7 @@ class SharePlacer:
 
     async def free(self, placed: Placed) -> None:
         name, shares = self._shares.pop(placed.epoch, ("", []))
+        self._scorings.discard(placed.epoch)
         for share in shares:
             ray.kill(share)
         if name:
