@@ -16,10 +16,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+import httpx
 import yaml
 
 from serve_app.ops.drills_checkpoints import DrillCheckpoint, make_drill_checkpoint
 from serve_app.training.deployed import read_deployed
+from tests.integration.asking import user
 from tests.integration.default_models import ROOT, copy_models
 from tests.integration.live_cluster import LiveCluster, short_home
 from tests.integration.traffic import Traffic
@@ -41,6 +43,8 @@ class Road:
     accuracy_after: float = 0.0
     job: dict[str, Any] = field(default_factory=dict)
     rollout: dict[str, Any] = field(default_factory=dict)
+    origin: list[dict[str, Any]] = field(default_factory=list)
+    """Of an answer of the new weights: what `headroom why` tells, from the answer to the job that trained them."""
     refused: str = ""
     garbage: dict[str, Any] = field(default_factory=dict)
     num_requests: int = 0
@@ -85,6 +89,7 @@ def travelled(cluster: LiveCluster, say: Callable[[str], None]) -> Road:
     with Traffic(cluster.url, MODEL, num_clients=2, pause_s=0.1) as traffic:
         road.job = trained(cluster, say)
         road.rollout = rolled_out(cluster, say, step=2 * STEPS)
+        road.origin = origin(cluster, say)
         road.refused = broken_is_refused(cluster, say)
         road.garbage = garbage_goes_back(cluster, say)
         answers = traffic.answers
@@ -135,6 +140,23 @@ def rolled_out(cluster: LiveCluster, say: Callable[[str], None], *, step: int) -
     done = eventually(over, deadline_s=_ROLLOUT_S, what=f"the end of the rollout of step {step}")
     say(cluster.headroom("rollouts", "show", str(done["deployment_id"]), "--address", cluster.url).out.rstrip())
     return done
+
+
+def origin(cluster: LiveCluster, say: Callable[[str], None]) -> list[dict[str, Any]]:
+    """Of one more answer, followed back as its reader would."""
+    body = {"model": MODEL, "messages": user("What is 3 + 4?"), "temperature": 0}
+    answer = httpx.post(f"{cluster.url}/v1/chat/completions", json=body, timeout=60, trust_env=False)
+    trace_id = answer.raise_for_status().headers["x-trace-id"]
+
+    def followed() -> list[dict[str, Any]]:
+        done = cluster.headroom("why", trace_id, "--json", "--address", cluster.url)
+        steps: list[dict[str, Any]] = json.loads(done.out)["steps"] if done.code == 0 else []
+        return steps
+
+    steps = eventually(followed, deadline_s=30, what=f"the origin of the answer with trace {trace_id}")
+    say(f"where an answer of the new weights comes from, `headroom why {trace_id}`")
+    say(cluster.headroom("why", trace_id, "--address", cluster.url).out.rstrip())
+    return steps
 
 
 def broken_is_refused(cluster: LiveCluster, say: Callable[[str], None]) -> str:

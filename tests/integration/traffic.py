@@ -42,7 +42,13 @@ class Traffic:
         self, url: str, model: str, *, num_clients: int = 2, max_tokens: int = 24, pause_s: float = 0.0
     ) -> None:
         self._url = url
-        self._body = {"model": model, "messages": user("What is 3 + 4?"), "max_tokens": max_tokens, "ignore_eos": True}
+        self._body = {
+            "model": model,
+            "messages": user("What is 3 + 4?"),
+            "max_tokens": max_tokens,
+            "ignore_eos": True,
+            "temperature": 0,  # the same weights say the same
+        }
         self._pause_s = pause_s
         self._stop = threading.Event()
         self._threads = [threading.Thread(target=self._run, daemon=True) for _ in range(num_clients)]
