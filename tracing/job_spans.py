@@ -109,6 +109,11 @@ class JobSpans:
     def run(self, schedule: str | None, *, facts: Mapping[str, Value]) -> OpenSpan:
         return self._begun(JobSpan.RUN, SpanKind.CONSUMER, facts, parent=schedule, root=True)
 
+    def program(self, run: str | None, *, job_id: str, attempt: int, node: str) -> OpenSpan:
+        """`run` is the `traceparent` of the run it is the program of."""
+        facts: dict[str, Value] = {names.JOB_ID: job_id, names.JOB_ATTEMPT: attempt, names.NODE: node}
+        return self._begun(JobSpan.PROGRAM, SpanKind.INTERNAL, facts, parent=run, root=True)
+
     def settle(self, run: str | None) -> OpenSpan:
         return self._begun(JobSpan.SETTLE, SpanKind.CLIENT, {}, parent=run, root=True)
 

@@ -19,6 +19,7 @@ GATEWAY = "headroom-gateway"
 ENGINE = "headroom-engine"
 CONTROLLER = "headroom-controller"
 WATCH = "headroom-watch"
+TRAINER = "headroom-trainer"
 NODE_ROLE = "headroom.node.role"
 
 # -- Spans: names hold no ids. `{}` is a mode or a model, both bounded -------------------------------
@@ -54,11 +55,13 @@ class JobSpan(StrEnum):
     SUBMIT = "job.submit"
     SCHEDULE = "job.schedule"
     RUN = "job.run"
+    PROGRAM = "job.program"
+    """On the node it runs on, in the process that watches it; `job.run` is the controller's view of the same."""
     SETTLE = "job.settle"
 
 
 class JobEvent(StrEnum):
-    """Events of `job.run`."""
+    """Events of `job.run` and `job.program`."""
 
     CHECKPOINT_SAVED = "checkpoint.saved"
     PREEMPTED = "preempted"
@@ -141,6 +144,7 @@ JOB_DEVICES = "headroom.job.devices"
 JOB_RESULT = "headroom.job.result"
 CHECKPOINT_PATH = "headroom.checkpoint.path"
 CHECKPOINT_STEP = "headroom.checkpoint.step"
+NODE = "headroom.node"
 ROLLOUT_ID = "headroom.rollout.id"
 ROLLOUT_FROM = "headroom.rollout.from_weights_version"
 ROLLOUT_WAY = "headroom.rollout.way"

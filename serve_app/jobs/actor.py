@@ -8,20 +8,27 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
 import ray
 
 from serve_app.errors import HeadroomError
-from serve_app.fleet.names import NAMESPACE
-from serve_app.jobs.job import Placed
+from serve_app.fleet.names import NAMESPACE, TRAINING
+from serve_app.jobs.job import NO_ERROR, Placed
 from serve_app.jobs.log_file import read_log
-from serve_app.jobs.messages import Said
+from serve_app.jobs.messages import Said, Saved
 from serve_app.jobs.ports import Ended, LogPart, RunOrder
 from serve_app.jobs.program import Program, clear, job_folder
 from serve_app.jobs.run import lost
+from tracing import names
+from tracing.job_spans import JobSpans
+from tracing.names import JobEvent
+from tracing.settings import from_environment
+from tracing.setup import configure, flush
 
 CALL_S: Final = 60.0
 """For anything short on another node; a new worker process takes seconds."""
@@ -31,13 +38,23 @@ class JobActor:
     """One run. Async, so that it can be stopped while its events are read."""
 
     def __init__(self, order: RunOrder, home: Path) -> None:
+        configure(names.TRAINER, settings=replace(from_environment(os.environ), node_role=TRAINING))
+        self._order = order
         self._program = Program(order, folder=job_folder(home, order.job.id))
 
     async def ping(self) -> None:
         """Returns once it is there."""
 
     async def events(self) -> AsyncIterator[Said | Ended]:
+        job, node = self._order.job, self._order.placed.node
+        span = JobSpans().program(self._order.traceparent, job_id=job.id, attempt=job.attempt, node=node)
         async for event in self._program.events():
+            if isinstance(event, Saved):
+                span.event(JobEvent.CHECKPOINT_SAVED, {names.CHECKPOINT_STEP: event.step})
+            if isinstance(event, Ended):  # whoever reads it ends this process
+                span.tell({names.JOB_RESULT: event.ending.reason.value})
+                span.end(error_type=None if event.ending.reason in NO_ERROR else event.ending.reason.value)
+                await asyncio.to_thread(flush)
             yield event
 
     async def stop(self, grace_s: float) -> None:

@@ -11,7 +11,7 @@ from typing import Final
 from serve_app.errors import HeadroomError
 from serve_app.jobs import changes
 from serve_app.jobs.book import JobBook, JobObserver
-from serve_app.jobs.job import Ending, Job, JobReason
+from serve_app.jobs.job import NO_ERROR, Ending, Job, JobReason
 from serve_app.jobs.messages import Said, Saved
 from serve_app.jobs.ports import Ended, Host, Placer, RunOrder
 from serve_app.jobs.run import Run, log
@@ -22,7 +22,6 @@ from tracing.job_spans import JobSpans, OpenSpan
 from tracing.names import JobEvent
 
 GIVE_BACK_AGAIN_S: Final = 5.0
-_NO_ERROR: Final = frozenset({JobReason.DONE, JobReason.CANCELLED, JobReason.PREEMPTED})
 
 
 class Attempts:
@@ -81,7 +80,7 @@ class Attempts:
         finally:
             del self.runs[job.id]
         run.span.tell({names.JOB_RESULT: _result(job), names.REASON: job.reason.value})
-        run.span.end(error_type=None if job.reason in _NO_ERROR else job.reason.value)
+        run.span.end(error_type=None if job.reason in NO_ERROR else job.reason.value)
         self._count_end(job, run_s=self._book.now().now_s - began.now_s)
         await self._settled(job, run.span)
 

@@ -60,6 +60,8 @@ class JobReason(StrEnum):
     DISK_FULL = "disk_full"
 
 
+NO_ERROR: Final = frozenset({JobReason.DONE, JobReason.CANCELLED, JobReason.PREEMPTED})
+"""Its spans end well."""
 INTERRUPTIONS: Final = frozenset({JobReason.PREEMPTED, JobReason.NODE_LOST, JobReason.CONTROLLER_RESTARTED})
 """Not the job's fault: it goes back to the queue."""
 TRIED_AGAIN: Final = frozenset({JobReason.EXITED, JobReason.KILLED, JobReason.HUNG, JobReason.DISK_FULL})
