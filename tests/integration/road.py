@@ -42,6 +42,8 @@ class Road:
     accuracy_before: float = 0.0
     accuracy_after: float = 0.0
     job: dict[str, Any] = field(default_factory=dict)
+    spans: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Of the trace of the job, by name."""
     rollout: dict[str, Any] = field(default_factory=dict)
     origin: list[dict[str, Any]] = field(default_factory=list)
     """Of an answer of the new weights: what `headroom why` tells, from the answer to the job that trained them."""
@@ -88,6 +90,7 @@ def travelled(cluster: LiveCluster, say: Callable[[str], None]) -> Road:
     say(f"{MODEL} serves with {road.accuracy_before:.1%} of its test set, asked through the live API")
     with Traffic(cluster.url, MODEL, num_clients=2, pause_s=0.1) as traffic:
         road.job = trained(cluster, say)
+        road.spans = traced(cluster, say, road.job["trace_id"])
         road.rollout = rolled_out(cluster, say, step=2 * STEPS)
         road.origin = origin(cluster, say)
         road.refused = broken_is_refused(cluster, say)
@@ -127,6 +130,19 @@ def trained(cluster: LiveCluster, say: Callable[[str], None]) -> dict[str, Any]:
     done = eventually(over, deadline_s=_JOB_S, what="the end of the training job")
     say(f"{done['state']} on node {done['node']}: {done['message']}")
     return done
+
+
+def traced(cluster: LiveCluster, say: Callable[[str], None], trace_id: str) -> dict[str, dict[str, Any]]:
+    """The spans of one trace, as kept by the processes of both nodes."""
+
+    def kept() -> dict[str, dict[str, Any]]:
+        done = cluster.headroom("traces", trace_id, "--json")
+        spans = {one["name"]: one for one in json.loads(done.out)["spans"]} if done.code == 0 else {}
+        return spans if "job.settle" in spans else {}
+
+    spans = eventually(kept, deadline_s=30, what=f"the trace {trace_id} of the job")
+    say(cluster.headroom("traces", trace_id).out.rstrip())
+    return spans
 
 
 def rolled_out(cluster: LiveCluster, say: Callable[[str], None], *, step: int) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import pytest
 
 from tests.integration.road import TRAINER, Road, travelled, two_nodes
 
-pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(1500)]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(1500)]
 
 
 @pytest.fixture(scope="module")
@@ -20,6 +20,19 @@ def road() -> Iterator[Road]:
 class TestRoad:
     def test_the_job_runs_on_the_training_node(self, road: Road) -> None:
         assert (road.job["state"], road.job["node"]) == ("succeeded", TRAINER)
+
+    def test_one_trace_goes_from_its_submission_to_the_program_on_the_other_node(self, road: Road) -> None:
+        names = ("job.submit", "job.schedule", "job.run", "job.program")
+        assert [road.spans[name]["parent_id"] for name in names[1:]] == [
+            road.spans[name]["span_id"] for name in names[:-1]
+        ]
+        assert [road.spans[name]["service"] for name in names] == 3 * ["headroom-controller"] + ["headroom-trainer"]
+        assert road.spans["job.program"]["attributes"]["headroom.node"] == TRAINER
+
+    def test_an_answer_of_the_new_weights_is_followed_back_to_that_job(self, road: Road) -> None:
+        assert not [step["missing"] for step in road.origin if step["missing"]]
+        (training,) = (step for step in road.origin if step["kind"] == "training run")
+        assert training["trace_id"] == road.job["trace_id"]
 
     def test_better_weights_go_live_by_themselves(self, road: Road) -> None:
         assert road.rollout["status"] == "finished"
