@@ -80,7 +80,7 @@ class TestPressure:
             )
         assert "headroom" in blocked[0]["message"]
         assert (blocked[0]["target"], blocked[0]["to_replicas"]) == ("mini", 3)
-        assert 'headroom_scaling_decisions_total{' in cluster.get("/metrics").text
+        assert "headroom_scaling_decisions_total{" in cluster.get("/metrics").text
         with Traffic(cluster.url, "mini", num_clients=1, pause_s=0.2) as calm:
             wait_for_replicas(cluster, 1, deadline_s=HOLD_S + SCALED_S)
         for load in (pressure, calm):
