@@ -51,7 +51,11 @@ def config() -> str:
     args["health"] = {
         "rest_s": 3.0,
         "lost_rest_s": 3.0,
-        "rules": {"ECC_UNCORRECTABLE": {"window_s": 45.0}, "THERMAL_CRITICAL": {"hold_s": 6.0}},
+        "rules": {
+            "ECC_UNCORRECTABLE": {"window_s": 45.0},
+            "THERMAL_CRITICAL": {"hold_s": 6.0},
+            "POWER_CRITICAL": {"hold_s": 6.0},
+        },
     }
     return str(yaml.safe_dump(document, sort_keys=False))
 
@@ -124,6 +128,13 @@ def health(cluster: LiveCluster, device: str = SECOND) -> str:
 
 def on(cluster: LiveCluster, device: str) -> list[str]:
     return [one["name"] for one in devices(cluster)[device]["holders"] if one["kind"] == "replica"]
+
+
+def job(cluster: LiveCluster, job_id: str, *, node: str, at_step: int) -> dict[str, Any]:
+    """Empty until it runs on the node and has come to the step."""
+    told: dict[str, Any] = cluster.get(f"/v1/jobs/{job_id}").raise_for_status().json()
+    reached = told["state"] == "running" and told["node"] == node and (told["step"] or 0) >= at_step
+    return told if reached else {}
 
 
 def alerts(cluster: LiveCluster, rule: str) -> list[dict[str, Any]]:
@@ -213,6 +224,30 @@ class TestSilence:
         assert two_nodes.headroom("gpus", "--once", "--address", two_nodes.url).out.count("fell off the bus") >= 1
         drill.over()
         until_health(two_nodes, "healthy", deadline_s=60)
+
+
+class TestPreempt:
+    def test_a_job_on_a_device_of_too_much_power_goes_on_elsewhere_from_its_last_checkpoint(
+        self, two_nodes: LiveCluster, drill: Drill
+    ) -> None:
+        at = ("--address", two_nodes.url)
+        two_nodes.headroom("cordon", "head/host", *at)  # so that the job begins on the other node
+        done = two_nodes.headroom(
+            *("jobs", "submit", "train", "--model", "mini", "--steps", "1000", "--set", "save_every=100", "--json"), *at
+        )
+        job_id = json.loads(done.out)["id"]
+        first = eventually(
+            lambda: job(two_nodes, job_id, node="second", at_step=260), deadline_s=120, what="its first checkpoint"
+        )
+        two_nodes.headroom("uncordon", "head/host", *at)
+        drill.says(SECOND, power_w=999)
+        again = eventually(
+            lambda: job(two_nodes, job_id, node="head", at_step=first["step"]), deadline_s=120, what="it on the head"
+        )
+        (alert,) = alerts(two_nodes, "POWER_CRITICAL")
+        assert alert["action"] == "preempt"
+        assert (again["attempt"], Path(again["resume_from"]).name) == (2, "checkpoint-250")
+        assert two_nodes.headroom("jobs", "cancel", job_id, *at).code == 0
 
 
 @pytest.mark.slow
