@@ -231,6 +231,7 @@ class TestPreempt:
         self, two_nodes: LiveCluster, drill: Drill
     ) -> None:
         at = ("--address", two_nodes.url)
+        assert two_nodes.headroom("models", "sleep", "small", *at, timeout_s=150).code == 0  # room for it on the head
         two_nodes.headroom("cordon", "head/host", *at)  # so that the job begins on the other node
         done = two_nodes.headroom(
             *("jobs", "submit", "train", "--model", "mini", "--steps", "1000", "--set", "save_every=100", "--json"), *at
@@ -248,6 +249,9 @@ class TestPreempt:
         assert alert["action"] == "preempt"
         assert (again["attempt"], Path(again["resume_from"]).name) == (2, "checkpoint-250")
         assert two_nodes.headroom("jobs", "cancel", job_id, *at).code == 0
+        drill.over()
+        until_health(two_nodes, "healthy")
+        assert two_nodes.headroom("models", "wake", "small", *at, timeout_s=150).code == 0
 
 
 @pytest.mark.slow
