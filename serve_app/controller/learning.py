@@ -7,14 +7,17 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final
 
 from serve_app.api.control_routes import ControlAnswer, ControlAsked, json_answer
 from serve_app.api.wire import ApplyOutcome, ApplyRequest
 from serve_app.compare.board import boards_json
+from serve_app.compare.live_api import LiveApi
+from serve_app.compare.live_runs import LiveRunStore
 from serve_app.controller.apply import Applier
 from serve_app.controller.bringup import Bringup
+from serve_app.controller.checkpoint_care import CheckpointCare
 from serve_app.controller.checkpoint_shelf import CheckpointShelf
 from serve_app.controller.commit import Commit
 from serve_app.controller.comparison_desk import ComparisonDesk
@@ -23,7 +26,10 @@ from serve_app.controller.fleet_link import FleetLink
 from serve_app.controller.guests import Guests
 from serve_app.controller.job_desk import JobDesk
 from serve_app.controller.ledger import Ledger
+from serve_app.controller.lessons import Lessons
 from serve_app.controller.live_settings import LiveSettings
+from serve_app.controller.live_tests import LiveTests
+from serve_app.controller.model_alerts import ModelAlerts
 from serve_app.controller.retirement import Retirement
 from serve_app.controller.rollout_backup import LiveBackup
 from serve_app.controller.rollout_desk import RolloutDesk, SystemClock
@@ -35,6 +41,7 @@ from serve_app.controller.telemetry import ControllerTelemetry
 from serve_app.controller.turns import Spawn, kept
 from serve_app.errors import HeadroomError
 from serve_app.fleet.actors import DeviceReading
+from serve_app.gateway.routing_table import Peer
 from serve_app.goals.rest import PATH as GOALS
 from serve_app.jobs.rest import PATH as JOBS
 from serve_app.rollout.rest import PATH as ROLLOUTS
@@ -69,6 +76,8 @@ class Learning:
         lost: Callable[[str, int], None],
         most_jobs: Callable[[], int],
         publish: Callable[[], None],
+        alerts: ModelAlerts,
+        gateways: Callable[[], Sequence[Peer]],
         spawn: Spawn,
     ) -> None:
         self._bringup = bringup
@@ -80,10 +89,11 @@ class Learning:
         self._spawn = spawn
         self._store = store
         self._nodes: frozenset[str] = frozenset()
-        storage = bringup.settings.storage
+        storage, training = bringup.settings.storage, bringup.settings.training
         self.answers = AnswersSeen()
         self.canaries = Canaries(publish)
-        self.comparisons = ComparisonDesk(store=store, bringup=bringup, jobs=lambda: self.jobs)
+        lessons = Lessons(storage.home, test_every_s=lambda: training.test_every_s, clock=time.time)
+        self.comparisons = ComparisonDesk(store=store, bringup=bringup, jobs=lambda: self.jobs, lessons=lessons)
         self.jobs = JobDesk(
             store=store,
             home=storage.home,
@@ -93,6 +103,7 @@ class Learning:
             metrics=telemetry.jobs,
             observers=(self.comparisons,),
             most=most_jobs,
+            curriculum=lessons.setting,
         )
         commit = Commit(bringup=bringup, ledger=ledger, store=store, publish=publish)
         shelf = CheckpointShelf(bringup=bringup, commit=commit, fleet=fleet, scores=self.comparisons.scores)
@@ -132,8 +143,29 @@ class Learning:
             comparisons=self.comparisons,
             settings=lambda: bringup.settings.rollouts,
             models=self._models,
+            in_force=lambda: {model: weights.version for model, weights in bringup.state.weights.items()},
             metrics=telemetry.rollouts,
             spawn=spawn,
+        )
+        self.care = CheckpointCare(
+            connection=store.connection,
+            bringup=bringup,
+            alerts=alerts,
+            needed=self.rollouts.needed,
+            resumed=self.jobs.service.resumed,
+            clock=time.time,
+        )
+        self.live_tests = LiveTests(
+            bringup=bringup,
+            store=LiveRunStore(store.connection),
+            scores=self.comparisons.scores,
+            live=LiveApi(address=lambda: next((peer.url for peer in gateways()), None), secret=secret),
+            answers=ledger.answers,
+            lessons=lessons,
+            alerts=alerts,
+            metrics=telemetry.live_tests,
+            on_regression=telemetry.rollouts.regressed,
+            clock=time.time,
         )
 
     async def start(self) -> None:
@@ -145,6 +177,8 @@ class Learning:
         if self._bringup.settings.training.compare:
             self._spawn(self.comparisons.service.run())
         self._spawn(self.comparisons.goals.run())
+        for work in (self.live_tests.run(), self.care.run(), self.jobs.status.run()):
+            self._spawn(work)
         self._spawn(self._watch())
 
     def page_of(self, path: str) -> Page | None:
@@ -157,7 +191,8 @@ class Learning:
         return self._comparisons_page if path == COMPARISONS else None
 
     async def _comparisons_page(self, asked: ControlAsked) -> ControlAnswer:
-        return json_answer(boards_json(self.comparisons.service.boards(), at_s=time.time()))
+        boards = boards_json(self.comparisons.service.boards(), at_s=time.time())
+        return json_answer({**boards, "live": self.live_tests.page()})
 
     async def _watch(self) -> None:
         while True:

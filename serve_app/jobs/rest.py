@@ -8,7 +8,7 @@ POST   /v1/jobs/{id}/cancel     cancel        DELETE /v1/jobs/{id}   the same
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from http import HTTPStatus
 from pathlib import Path
@@ -49,12 +49,21 @@ class JobCalls:
     """`roots` are the directories whose checkpoints a job may begin with.
 
     `home` is where our trainer finds and writes models, and its configuration is checked; None leaves that to callers.
+    `curriculum` weighs the data of a model's job, where the user says nothing of it: what tests failed at.
     """
 
-    def __init__(self, service: JobService, *, roots: Sequence[Path], home: Path | None = None) -> None:
+    def __init__(
+        self,
+        service: JobService,
+        *,
+        roots: Sequence[Path],
+        home: Path | None = None,
+        curriculum: Callable[[str], list[dict[str, Any]]] = lambda _: [],
+    ) -> None:
         self._service = service
         self._roots = roots
         self._home = home
+        self._curriculum = curriculum
 
     async def answer(self, asked: ControlAsked) -> ControlAnswer:
         """`asked.path` begins with `/v1/jobs`; the body's size is the caller's to limit."""
@@ -90,12 +99,17 @@ class JobCalls:
         if self._home is not None and spec.kind in (JobKind.TRAIN, JobKind.REINFORCE):
             if "home" in request.config:
                 return invalid("config.home: the cluster's own home is used. Leave it out.", param="config.home")
-            spec = replace(spec, config=orjson.dumps({**orjson.loads(spec.config), "home": str(self._home)}).decode())
+            config = {**self._learned(request.model or ""), **orjson.loads(spec.config), "home": str(self._home)}
+            spec = replace(spec, config=orjson.dumps(config).decode())
             try:
                 read_job_config(spec.config)
             except ConfigRefused as refused:
                 return invalid(str(refused), param="config", code="bad_field")
         return _one(self._service.submit(spec))
+
+    def _learned(self, model: str) -> dict[str, Any]:
+        curriculum = self._curriculum(model)
+        return {"curriculum": curriculum} if curriculum else {}
 
     def _list(self, query: Mapping[str, str]) -> dict[str, Any] | ApiError:
         request = _parsed(ListRequest, {name: value for name, value in query.items() if value})
