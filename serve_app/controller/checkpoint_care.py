@@ -1,4 +1,4 @@
-"""Care for checkpoints, once a day: pins that rollouts no longer need go, old checkpoints too, what is left is verified.
+"""Care for checkpoints, once a day: what serves or is pinned is verified, what is old and of no use is archived.
 
 What is kept and why is decided in `compare.care`; a checkpoint that was changed becomes an alert of its model.
 """
@@ -19,15 +19,18 @@ from serve_app.controller.bringup import Bringup
 from serve_app.controller.model_alerts import ModelAlerts
 from serve_app.controller.rollout_desk import PINNED_BY
 from serve_app.controller.turns import kept
-from serve_app.errors import HeadroomError
 from serve_app.logs import logger
 from serve_app.rollout.record import Record
 from serve_app.rollout.returnable import weights_of
 
 EVERY_S: Final = 86_400.0
+AGAIN_S: Final = 3600.0
+"""After one that failed."""
 _LOOK_S: Final = 60.0
 _OWN_PIN: Final = re.compile(rf"^{PINNED_BY}-(\d+)$")
-_SCHEMA: Final = "CREATE TABLE IF NOT EXISTS checkpoint_care (only_row INTEGER PRIMARY KEY CHECK (only_row), at_s REAL)"
+_SCHEMA: Final = (
+    "CREATE TABLE IF NOT EXISTS checkpoint_care (only_row INTEGER PRIMARY KEY CHECK (only_row), due_s REAL)"
+)
 
 
 class CheckpointCare:
@@ -59,25 +62,29 @@ class CheckpointCare:
             await kept(self.turn, what="care for checkpoints")
 
     async def turn(self) -> None:
-        """Only where the last care is a day ago. Raises: HeadroomError, OSError; then it is tried again with the next."""
-        row, now_s = self._db.execute("SELECT at_s FROM checkpoint_care").fetchone(), self._clock()
-        if row is not None and 0 <= now_s - row[0] < EVERY_S:
+        """Only where the last care is a day ago. Raises: HeadroomError, OSError; it is tried again in an hour."""
+        row, now_s = self._db.execute("SELECT due_s FROM checkpoint_care").fetchone(), self._clock()
+        if row is not None and now_s < row[0] <= now_s + EVERY_S:
             return
+        self._next(now_s + AGAIN_S)
         await self.care(now_s=now_s)
-        self._db.execute("INSERT OR REPLACE INTO checkpoint_care VALUES (1, ?)", (now_s,))
+        self._next(now_s + EVERY_S)
 
     async def care(self, *, now_s: float) -> None:
-        """Verified last: what went to the archive needs no reading. Raises: HeadroomError, OSError."""
+        """Raises: HeadroomError, OSError."""
         settings = self._bringup.settings
         home, after_s = settings.storage.home, settings.training.archive_after_s
         records = self._needed()
         await asyncio.to_thread(_release_pins, home, {record.id for record in records}, now_s)
+        self._tell(await asyncio.to_thread(verify_baseline, home, now_s=now_s))
         if after_s:
             previous = self._kept(records, home)
             moved = await asyncio.to_thread(archive_old, home, now_s=now_s, previous=previous, after_s=after_s)
             for path in moved:
                 _log.info("old checkpoint archived", checkpoint=str(path))
-        self._tell(await asyncio.to_thread(verify_baseline, home, now_s=now_s))
+
+    def _next(self, due_s: float) -> None:
+        self._db.execute("INSERT OR REPLACE INTO checkpoint_care VALUES (1, ?)", (due_s,))
 
     def _kept(self, records: Iterable[Record], home: Path) -> frozenset[Key]:
         """What serves by the plan itself, what a rollout or a job may still need."""

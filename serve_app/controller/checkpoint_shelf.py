@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from serve_app.compare.store import ComparisonStore
 from serve_app.controller.bringup import Bringup
@@ -17,6 +17,7 @@ from serve_app.controller.fleet_link import FleetLink
 from serve_app.errors import CheckpointRefused, HeadroomError
 from serve_app.fleet.names import NAMESPACE, depot_name
 from serve_app.logs import logger
+from serve_app.rollout.collecting import collect
 from serve_app.rollout.depot import DepotSettings, store_root
 from serve_app.rollout.depot_actor import ActorDepot, start_depot
 from serve_app.rollout.record import Shipped, Weights
@@ -25,11 +26,8 @@ from serve_app.rollout.ship import Shipper
 from serve_app.rollout.ship_parcel import full_digest
 from serve_app.training.checkpoints import Verified, read_manifest, verify_checkpoint
 from serve_app.training.deployed import CHECKPOINT_NAME
-from serve_app.training.manifest import WEIGHTS_VERSION_DIGITS, Manifest
+from serve_app.training.manifest import Manifest
 from serve_app.training.sources import models_folder
-
-KEPT_BESIDE: Final = 1
-"""Stored checkpoints that nobody needs, the newest: a rollout that was refused may be tried again."""
 
 
 class CheckpointShelf:
@@ -66,17 +64,13 @@ class CheckpointShelf:
                 await self._collect(node, frozenset(needed()))
 
     async def _collect(self, node: str, versions: Collection[str]) -> None:
-        depot = self._depot(node)
         try:
-            stored = await depot.stored()
-            keep = [one.digest for one in stored if one.digest[:WEIGHTS_VERSION_DIGITS] in versions]
-            removed = await depot.collect(keep, KEPT_BESIDE)
+            gone = await collect(self._depot(node), versions)
         except HeadroomError as error:
             _log.warning("a node's stored checkpoints could not be looked through", node=node, error=str(error))
             return
-        gone = {digest[:WEIGHTS_VERSION_DIGITS] for digest in removed}
         self._arrived = {key: path for key, path in self._arrived.items() if key[1] != node or key[0] not in gone}
-        if removed:
+        if gone:
             _log.info("stored checkpoints removed", node=node, versions=sorted(gone))
 
     def local_path(self, weights: Weights, node: str) -> tuple[Path, bool]:

@@ -14,10 +14,9 @@ from serve_app.api.control_routes import ControlAnswer, ControlAsked, json_answe
 from serve_app.api.wire import ApplyOutcome, ApplyRequest
 from serve_app.compare.board import boards_json
 from serve_app.compare.live_api import LiveApi
-from serve_app.compare.live_runs import LiveRunStore
+from serve_app.controller.aftercare import Aftercare
 from serve_app.controller.apply import Applier
 from serve_app.controller.bringup import Bringup
-from serve_app.controller.checkpoint_care import CheckpointCare
 from serve_app.controller.checkpoint_shelf import CheckpointShelf
 from serve_app.controller.commit import Commit
 from serve_app.controller.comparison_desk import ComparisonDesk
@@ -28,7 +27,6 @@ from serve_app.controller.job_desk import JobDesk
 from serve_app.controller.ledger import Ledger
 from serve_app.controller.lessons import Lessons
 from serve_app.controller.live_settings import LiveSettings
-from serve_app.controller.live_tests import LiveTests
 from serve_app.controller.model_alerts import ModelAlerts
 from serve_app.controller.retirement import Retirement
 from serve_app.controller.rollout_backup import LiveBackup
@@ -89,10 +87,10 @@ class Learning:
         self._spawn = spawn
         self._store = store
         self._nodes: frozenset[str] = frozenset()
-        storage, training = bringup.settings.storage, bringup.settings.training
+        storage = bringup.settings.storage
         self.answers = AnswersSeen()
         self.canaries = Canaries(publish)
-        lessons = Lessons(storage.home, test_every_s=lambda: training.test_every_s, clock=time.time)
+        lessons = Lessons(storage.home, test_every_s=lambda: bringup.settings.training.test_every_s, clock=time.time)
         self.comparisons = ComparisonDesk(store=store, bringup=bringup, jobs=lambda: self.jobs, lessons=lessons)
         self.jobs = JobDesk(
             store=store,
@@ -147,25 +145,17 @@ class Learning:
             metrics=telemetry.rollouts,
             spawn=spawn,
         )
-        self.care = CheckpointCare(
-            connection=store.connection,
+        self.aftercare = Aftercare(
+            store=store,
             bringup=bringup,
+            ledger=ledger,
+            telemetry=telemetry,
             alerts=alerts,
-            needed=self.rollouts.needed,
-            resumed=self.jobs.service.resumed,
-            clock=time.time,
-        )
-        self.live_tests = LiveTests(
-            bringup=bringup,
-            store=LiveRunStore(store.connection),
-            scores=self.comparisons.scores,
             live=LiveApi(address=lambda: next((peer.url for peer in gateways()), None), secret=secret),
-            answers=ledger.answers,
             lessons=lessons,
-            alerts=alerts,
-            metrics=telemetry.live_tests,
-            on_regression=telemetry.rollouts.regressed,
-            clock=time.time,
+            scores=self.comparisons.scores,
+            jobs=self.jobs,
+            rollouts=self.rollouts,
         )
 
     async def start(self) -> None:
@@ -177,8 +167,7 @@ class Learning:
         if self._bringup.settings.training.compare:
             self._spawn(self.comparisons.service.run())
         self._spawn(self.comparisons.goals.run())
-        for work in (self.live_tests.run(), self.care.run(), self.jobs.status.run()):
-            self._spawn(work)
+        self.aftercare.start(self._spawn)
         self._spawn(self._watch())
 
     def page_of(self, path: str) -> Page | None:
@@ -192,7 +181,7 @@ class Learning:
 
     async def _comparisons_page(self, asked: ControlAsked) -> ControlAnswer:
         boards = boards_json(self.comparisons.service.boards(), at_s=time.time())
-        return json_answer({**boards, "live": self.live_tests.page()})
+        return json_answer({**boards, "live": self.aftercare.live_tests.page()})
 
     async def _watch(self) -> None:
         while True:

@@ -32,6 +32,8 @@ class TrainingStatus:
         self._clock = clock
         self._changed = asyncio.Event()
         self._changed.set()
+        self._runs = False
+        """Whether a job ran when the file was written last."""
 
     def changed(self) -> None:
         """A job is another than before. Does not block: changes that come together are written together."""
@@ -49,10 +51,11 @@ class TrainingStatus:
 
     async def turn(self) -> None:
         """Writes where something changed, or a job runs and goes on. Raises: OSError, and then it is still due."""
-        views, _ = self._jobs().page(limit=MOST_JOBS)
-        if not self._changed.is_set() and not any(view.live is not None for view in views):
+        if not (self._changed.is_set() or self._runs):
             return
         self._changed.clear()
+        views, _ = self._jobs().page(limit=MOST_JOBS)
+        self._runs = any(view.live is not None for view in views)
         try:
             entries = [_entry(view) for view in views]
             await asyncio.to_thread(write_training_status, self._folder, entries, at_unix_s=self._clock())
