@@ -1,4 +1,4 @@
-"""What goes on after a rollout, put together: scheduled tests, care for checkpoints, and the files that tell of jobs."""
+"""What goes on after a rollout, put together: scheduled tests, care for checkpoints, files that tell of jobs."""
 
 from __future__ import annotations
 
@@ -60,5 +60,5 @@ class Aftercare:
         self._review = WeeklyReview(status, jobs=jobs.service, clock=time.time)
 
     def start(self, spawn: Spawn) -> None:
-        for loop in (self.live_tests, self._care, self._jobs.status, self._review):
-            spawn(loop.run())
+        for work in (self.live_tests.run(), self._care.run(), self._jobs.status.run(), self._review.run()):
+            spawn(work)

@@ -63,6 +63,13 @@ async def ask(calls: JobCalls, method: str, path: str, body: object = None, **qu
     return answer.status, json.loads(answer.body)
 
 
+class TestReview:
+    async def test_is_a_page_of_its_own_and_no_job_s(self, calls: JobCalls) -> None:
+        status, told = await ask(calls, "GET", "/review", days="30")
+        assert (status, told["days"], told["num_runs"]) == (200, 30, 0)
+        assert (await ask(calls, "GET", "/review", days="0"))[0] == 400
+
+
 class TestSubmitting:
     async def test_a_script_takes_its_command_as_it_is(self, calls: JobCalls, world: World) -> None:
         status, told = await ask(calls, "POST", "", SCRIPT)
