@@ -70,11 +70,13 @@ class LiveTests:
         )
 
     async def run(self) -> None:
-        """Until the controller ends; at once where no test is wanted."""
-        if self._bringup.settings.training.test_every_s:
-            while True:
-                await asyncio.sleep(_TURN_S)
-                await kept(self.turn, what="the scheduled tests")
+        """For ever; where no test is wanted, what earlier ones found holds no longer, and it ends."""
+        if not self._bringup.settings.training.test_every_s:
+            self._alerts.only(RuleName.ROLLOUT_REGRESSION, ())
+            return
+        while True:
+            await asyncio.sleep(_TURN_S)
+            await kept(self.turn, what="the scheduled tests")
 
     async def turn(self) -> None:
         await self.runs.turn()
