@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,15 +10,15 @@ from typing import Any, Final
 
 from serve_app.compare.json_file import write_json
 from serve_app.compare.live_schedule import LiveRun
-from serve_app.training.curriculum import Curriculum
+from serve_app.training.curriculum import Curriculum, Tally, weigh
 from serve_app.training.evaluate import wilson_interval
 
 FILE_NAME: Final = "live_tests.json"
 FORMAT_VERSION: Final = 1
 
 
-def run_json(run: LiveRun, *, is_regression: bool, num_failed: int, curriculum: Curriculum) -> dict[str, Any]:
-    """The newest run of a model. `num_failed` answers are kept for the next job, whose tasks `curriculum` weighs."""
+def run_json(run: LiveRun, *, is_regression: bool, tallies: Sequence[Tally]) -> dict[str, Any]:
+    """The newest run of a model. `tallies` weigh on the data of the next job."""
     low, high = wilson_interval(sum(run.right), len(run.right))
     return {
         "asked_at": datetime.fromtimestamp(run.at_s, UTC).isoformat(timespec="seconds"),
@@ -32,7 +32,7 @@ def run_json(run: LiveRun, *, is_regression: bool, num_failed: int, curriculum: 
         "is_regression": is_regression,
         "calibration": None if run.calibration is None else asdict(run.calibration),
         "correction": {**asdict(run.correction), "corrected_share": run.correction.corrected_share},
-        "feedback": {"num_failed": num_failed, "weights": _weights(curriculum)},
+        "feedback": {"num_failed": sum(tally.num_failed for tally in tallies), "weights": _weights(weigh(tallies))},
     }
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from serve_app.compare.store import ComparisonStore
 from serve_app.controller.bringup import Bringup
@@ -28,6 +28,8 @@ from serve_app.training.checkpoints import Verified, read_manifest, verify_check
 from serve_app.training.deployed import CHECKPOINT_NAME
 from serve_app.training.manifest import Manifest
 from serve_app.training.sources import models_folder
+
+_COLLECT_S: Final = 60.0
 
 
 class CheckpointShelf:
@@ -65,9 +67,10 @@ class CheckpointShelf:
 
     async def _collect(self, node: str, versions: Collection[str]) -> None:
         try:
-            gone = await collect(self._depot(node), versions)
-        except HeadroomError as error:
-            _log.warning("a node's stored checkpoints could not be looked through", node=node, error=str(error))
+            async with asyncio.timeout(_COLLECT_S):  # a node that hangs must not hold up the next rollout
+                gone = await collect(self._depot(node), versions)
+        except (HeadroomError, TimeoutError) as error:
+            _log.warning("a node's stored checkpoints could not be looked through", node=node, error=repr(error))
             return
         self._arrived = {key: path for key, path in self._arrived.items() if key[1] != node or key[0] not in gone}
         if gone:

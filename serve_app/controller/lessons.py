@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from serve_app.compare.questions import Question
 from serve_app.logs import logger
-from serve_app.training.curriculum import EVEN, Curriculum, Tally, weigh
+from serve_app.training.curriculum import Tally, weigh
 from serve_app.training.feedback import add_feedback, count_failures, feedback_path, read_feedback, tallies_since
 from serve_app.training.tasks import held_out_tasks
 
@@ -40,23 +40,15 @@ class Lessons:
         except OSError as error:
             _log.error("what a test failed at could not be kept", model=folder, error=str(error))
 
-    def num_failed(self, folder: str) -> int:
-        """Answers that weigh on the next job."""
-        return sum(tally.num_failed for tally in self._tallies(folder))
-
-    def curriculum(self, folder: str) -> Curriculum:
-        """`EVEN` where no test was made lately, or none of our own tasks."""
-        tallies = self._tallies(folder)
-        return weigh(tallies) if tallies else EVEN
-
     def setting(self, folder: str) -> list[dict[str, Any]]:
-        """The `curriculum` of a job's configuration; empty for none."""
+        """The `curriculum` of a job's configuration; empty where no test was made lately, or none of our own tasks."""
         return [
             {"kind": kind.value, "difficulty": level, "weight": weight}
-            for (kind, level), weight in sorted(self.curriculum(folder).weights.items())
+            for (kind, level), weight in sorted(weigh(self.tallies(folder)).weights.items())
         ]
 
-    def _tallies(self, folder: str) -> tuple[Tally, ...]:
+    def tallies(self, folder: str) -> tuple[Tally, ...]:
+        """What weighs on the next job."""
         since_s = self._clock() - max(REMEMBERED_S, 1.5 * self._test_every_s())
         try:
             lines = read_feedback(feedback_path(self._home, folder))

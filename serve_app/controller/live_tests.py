@@ -59,6 +59,8 @@ class LiveTests:
         self._metrics = metrics
         self._on_regression = on_regression
         self._clock = clock
+        self._is_told = False
+        """Whether the file says what the newest runs found."""
         self.runs = LiveRuns(
             schedules=self._schedules,
             store=store,
@@ -90,8 +92,7 @@ class LiveTests:
             model: run_json(
                 run,
                 is_regression=model in regressed,
-                num_failed=self._lessons.num_failed(_folder(weights)),
-                curriculum=self._lessons.curriculum(_folder(weights)),
+                tallies=self._lessons.tallies(_folder(weights)),
             )
             for model, weights in sorted(self._bringup.state.weights.items())
             if (run := self._store.last(model)) is not None
@@ -116,6 +117,7 @@ class LiveTests:
         return Serving(weights_version=weights.version, recorded=recorded, questions=questions)
 
     def asked(self, run: LiveRun, served: Serving, found: Regression | None) -> None:
+        self._is_told = False
         weights = self._bringup.state.weights.get(run.model)
         if weights is not None:
             self._lessons.learned(_folder(weights), served.questions, run.right, weights=run.weights_version)
@@ -135,9 +137,12 @@ class LiveTests:
         self._metrics.show(
             {(run.model, run.weights_version): run.calibration.raw_error for run in runs if run and run.calibration}
         )
+        if self._is_told:
+            return
         content, home = live_json(self.page(), at_s=self._clock()), self._bringup.settings.storage.home
         try:
             await asyncio.to_thread(write_live_file, home, content)
+            self._is_told = True
         except OSError as error:  # the store has it all; the file is made again with the next turn
             _log.error("the file of scheduled tests could not be written", home=str(home), error=str(error))
 

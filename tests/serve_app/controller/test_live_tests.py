@@ -20,11 +20,17 @@ from serve_app.compare.store import ComparisonStore
 from serve_app.config.settings import Settings, StorageSettings, TrainingSettings
 from serve_app.controller.bringup import Bringup
 from serve_app.controller.claims import Weights
+from serve_app.controller.comparison_desk import ComparisonDesk
+from serve_app.controller.job_desk import JobDesk
 from serve_app.controller.lessons import REMEMBERED_S, Lessons
 from serve_app.controller.live_tests import LiveTests
 from serve_app.controller.model_alerts import ModelAlerts
+from serve_app.controller.store import Store
 from serve_app.fleet.alerts import AlertEntry, AlertHistory, Callbacks
 from serve_app.gateway.standalone import standalone_settings
+from serve_app.goals.goal import JobWanted, Strategy
+from serve_app.jobs import changes
+from serve_app.jobs.job import Job, JobSpec, Moment
 from serve_app.training.job_config import read_job_config
 from serve_app.training.self_correction import Message
 from serve_app.training.tasks import TaskKind, held_out_tasks
@@ -124,6 +130,21 @@ class World:
         self.now_s += 0.0
 
 
+class Asked:
+    """Jobs that are only written down."""
+
+    def __init__(self) -> None:
+        self.specs: list[JobSpec] = []
+
+    @property
+    def service(self) -> Asked:
+        return self
+
+    def submit(self, spec: JobSpec, *, job_id: str) -> Job:
+        self.specs.append(spec)
+        return changes.submitted(job_id, spec, at=Moment(0.0, 0.0))
+
+
 @pytest.fixture
 def world(tmp_path: Path) -> World:
     made = World(tmp_path)
@@ -165,11 +186,27 @@ class TestLessons:
         assert min(weight for (kind, _), weight in weights.items() if kind in world.fails) > 1
         assert max(weight for (kind, _), weight in weights.items() if kind not in world.fails) < 1
 
+    async def test_weigh_on_the_jobs_of_goals_too(self, world: World) -> None:
+        world.fails = frozenset({TaskKind.SUM})
+        await world.tested()
+        asked = Asked()
+        store = cast("Store", SimpleNamespace(connection=database()))
+        desk = ComparisonDesk(
+            store=store, bringup=cast("Bringup", world), jobs=lambda: cast("JobDesk", asked), lessons=world.lessons
+        )
+        wanted = JobWanted(
+            strategy=Strategy.MORE_STEPS, model="mini", parent=None, seed=0, learning_rate_scale=1.0, steps_scale=1.0
+        )
+        await desk.submit(wanted, priority=1, key="once")
+        (spec,) = asked.specs
+        assert read_job_config(spec.config).learned_from.weights[TaskKind.SUM, 3] > 1
+
     async def test_are_forgotten_after_a_week(self, world: World) -> None:
         world.fails = frozenset({TaskKind.SUM})
         await world.tested()
         world.now_s += REMEMBERED_S + 1
-        assert (world.lessons.num_failed("mini"), world.lessons.setting("mini")) == (0, [])
+        assert world.desk.page()["mini"]["feedback"] == {"num_failed": 0, "weights": []}
+        assert world.lessons.setting("mini") == []
 
     async def test_are_not_drawn_from_a_test_set_of_others(self, world: World) -> None:
         (world.home / "models" / "mini" / "test_set.jsonl").write_text('{"prompt": "Sing.", "answer": "La."}')

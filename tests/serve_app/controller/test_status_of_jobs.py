@@ -13,6 +13,8 @@ import pytest
 
 from serve_app.controller.training_status import MOST_JOBS, TrainingStatus
 from serve_app.controller.weekly_review import FILE_NAME, WeeklyReview
+from serve_app.jobs import changes
+from serve_app.jobs.book import JobBook
 from serve_app.jobs.job import Job, JobKind, JobReason, JobState, Moment
 from serve_app.jobs.settings_review import DAY_S, settings_review
 from serve_app.rollout.status_files import TRAINING_STATUS
@@ -62,6 +64,13 @@ class TestTrainingStatus:
         status.changed()
         await status.turn()
         assert len(read(tmp_path)["jobs"]) == 1
+
+    async def test_hears_of_every_change_that_is_written_down(self, world: World) -> None:
+        heard: list[str] = []
+        book = JobBook(world.ledger, now=lambda: Moment(0.0, 0.0), changed=lambda: heard.append("changed"))
+        job = book.put(changes.submitted("job-x", script(), at=Moment(0.0, 0.0)))
+        await book.change(job.id, lambda now: changes.cancelled(now, message="No more.", at=Moment(1.0, 1.0)))
+        assert heard == ["changed", "changed"]
 
     async def test_a_file_that_cannot_be_written_is_due_still(self, world: World, tmp_path: Path) -> None:
         folder = tmp_path / "status"
