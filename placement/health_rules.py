@@ -49,6 +49,14 @@ class RuleName(StrEnum):
     """No poll at all for too long. No rule either."""
     QUARANTINED_SHARE_HIGH = "QuarantinedShareHigh"
     """The storm brake holds; of the whole fleet."""
+    ROLLOUT_REGRESSION = "RolloutRegression"
+    """Of a model: what serves answers worse than when it was compared."""
+    CHECKPOINT_DAMAGED = "CheckpointDamaged"
+    """Of a model: a checkpoint that serves or is pinned is not what it was."""
+
+
+MODEL_RULES = frozenset({RuleName.ROLLOUT_REGRESSION, RuleName.CHECKPOINT_DAMAGED})
+"""What is found of a model's weights, not of a device."""
 
 
 class Signal(StrEnum):

@@ -643,6 +643,11 @@ TRAINING_ENTROPY = Gauge(
     help="Entropy of the policy of a running reinforcement job, in nats per token.",
     labels=("kind", "model"),
 )
+CALIBRATION_ERROR = Gauge(
+    name="headroom_calibration_error",
+    help="Mean distance of confidence and accuracy, 0 to 1, of what serves, in the newest scheduled test.",
+    labels=("model", "version"),
+)
 PLANS = Counter(
     name="headroom_plans_total",
     help="Plans made, by whether all demands were placed.",
@@ -750,4 +755,5 @@ class Alert(StrEnum):
     NODE_UNREACHABLE = "NodeUnreachable"
     ROLLBACK_TRIGGERED = "RollbackTriggered"
     ROLLOUT_REGRESSION = "RolloutRegression"
+    CHECKPOINT_DAMAGED = "CheckpointDamaged"
     JOB_WAIT_HIGH = "JobWaitHigh"

@@ -65,6 +65,7 @@ ROUTE_NEEDS: Final = {
     "/admin/route/explain": _ADMIN,
     "/models/reload": _ADMIN,
     "/v1/jobs": _JOBS,
+    "/v1/jobs/review": _JOBS,
     "/v1/jobs/{id}": _JOBS,
     "/v1/jobs/{id}/logs": _JOBS,
     "/v1/jobs/{id}/cancel": _JOBS,

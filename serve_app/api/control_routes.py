@@ -49,6 +49,7 @@ CONTROL_ROUTES: Final = (
     ControlRoute("/v1/leases/{id}", ("DELETE",)),
     ControlRoute("/v1/leases/{id}/renew", ("POST",)),
     ControlRoute("/v1/jobs", ("GET", "POST")),
+    ControlRoute("/v1/jobs/review", ("GET",)),
     ControlRoute("/v1/jobs/{id}", ("GET", "DELETE")),
     ControlRoute("/v1/jobs/{id}/logs", ("GET",)),
     ControlRoute("/v1/jobs/{id}/cancel", ("POST",)),

@@ -243,7 +243,10 @@ class RouteView(WireModel):
 
 
 class AlertView(WireModel):
-    """One entry of GET /v1/alerts. Times in seconds since 1970, None: not yet. `device` empty: the whole fleet."""
+    """One entry of GET /v1/alerts. Times in seconds since 1970, None: not yet.
+
+    `device` empty: the whole fleet; `model:<id>`: it is of a model.
+    """
 
     id: int
     rule: str

@@ -1,4 +1,4 @@
-"""`headroom alerts`: what the watch has found on devices, newest first."""
+"""`headroom alerts`: what the watch has found on devices, and daily tests and care of models, newest first."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def command(
     address: str,
     as_json: bool,
 ) -> None:
-    """List alerts of devices, newest first: when, what, what was done, and whether it still holds."""
+    """List alerts of devices and models, newest first: when, what, what was done, and whether it still holds."""
     from serve_app.api.wire import AlertsView
     from serve_app.commands.asking import get
 

@@ -1,4 +1,7 @@
-"""`headroom comparisons`: every checkpoint with its score, its rank and the verdict against what serves."""
+"""`headroom comparisons`: every checkpoint with its score, its rank and the verdict against what serves.
+
+Below, or alone with --live: how what serves answered its test set through the live API last.
+"""
 
 from __future__ import annotations
 
@@ -15,19 +18,33 @@ from serve_app.errors import BadAnswer, NotRunning
 
 @click.command("comparisons")
 @click.argument("model", required=False)
+@click.option("--live", "only_live", is_flag=True, help="Only the scheduled tests of what serves.")
 @home_option
 @json_option
-def command(model: str | None, home: Path, as_json: bool) -> None:
-    """Show the checkpoints of MODEL, or of all models, best first, as the cluster compared them last."""
-    models = read_comparisons(home.expanduser())
+def command(model: str | None, only_live: bool, home: Path, as_json: bool) -> None:
+    """Show the checkpoints of MODEL, or of all models, best first, as the cluster compared them last.
+
+    Then how what serves answered its test set last, through the live API: its accuracy, whether that is a regression,
+    how far its confidence is from its accuracy, and how many wrong answers weigh on the next job's data.
+    """
+    home = home.expanduser()
+    models = {} if only_live else read_comparisons(home)
     shown = {name: lines for name, lines in models.items() if model in (None, name)}
+    tests = {name: test for name, test in read_live_tests(home).items() if model in (None, name)}
     if as_json:
-        click.echo(json.dumps(shown, indent=2))
+        click.echo(json.dumps(tests if only_live else shown, indent=2))
         return
-    if not shown:
+    if shown:
+        _draw(shown)
+    elif not only_live:
         click.echo("Nothing was compared yet." if model is None else f"Nothing of {model} was compared yet.")
-        return
-    _draw(shown)
+    if tests:
+        from serve_app.commands.live_table import draw_live_tests
+        from serve_app.commands.screen import console
+
+        draw_live_tests(console(), tests)
+    elif only_live:
+        click.echo("Nothing that serves was tested yet.")
 
 
 def read_comparisons(home: Path) -> dict[str, list[dict[str, Any]]]:
@@ -47,6 +64,23 @@ def read_comparisons(home: Path) -> dict[str, list[dict[str, Any]]]:
         raise BadAnswer(f"{path} is not of format {FORMAT_VERSION}.", advice="Use the version that wrote it.")
     models: dict[str, list[dict[str, Any]]] = content["models"]
     return models
+
+
+def read_live_tests(home: Path) -> dict[str, dict[str, Any]]:
+    """The newest scheduled test by model; empty before the first. Raises: BadAnswer for another program's file."""
+    from serve_app.compare.live_report import FILE_NAME, FORMAT_VERSION
+
+    path = home / "status" / FILE_NAME
+    try:
+        content = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise BadAnswer(f"{path} cannot be read: {error}.", advice="A running cluster writes it again.") from error
+    if not isinstance(content, dict) or content.get("format_version") != FORMAT_VERSION:
+        raise BadAnswer(f"{path} is not of format {FORMAT_VERSION}.", advice="Use the version that wrote it.")
+    tests: dict[str, dict[str, Any]] = content["models"]
+    return tests
 
 
 def _draw(models: dict[str, list[dict[str, Any]]]) -> None:

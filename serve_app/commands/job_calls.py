@@ -28,6 +28,9 @@ class JobClient:
     def page(self, **query: str) -> dict[str, Any]:
         return self._asked("GET", "", query={name: value for name, value in query.items() if value})
 
+    def review(self, *, days: int) -> dict[str, Any]:
+        return self._asked("GET", "/review", query={"days": str(days)})
+
     def log(self, job_id: str, *, offset: int) -> dict[str, Any]:
         return self._asked("GET", f"/{quote(job_id, safe='')}/logs", query={"offset": str(offset)})
 

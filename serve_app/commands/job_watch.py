@@ -12,6 +12,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 LOOK_S = 1.0
 OVER = ("succeeded", "failed", "cancelled")
+FIGURES = ("loss", "reward_average", "test_accuracy")
+"""Of all that a job tells; `headroom jobs show` has the rest."""
 Wait = Callable[[float], object]
 
 
@@ -52,5 +54,6 @@ def words(job: dict[str, Any]) -> str:
     """Its state, and its figures or what it waits for."""
     if job["state"] == "queued":
         return f"queued: {job['message']}"
-    figures = ", ".join(f"{name} {value:.3f}" for name, value in sorted(job["metrics"].items()))
+    metrics = job["metrics"]
+    figures = ", ".join(f"{name} {metrics[name]:.3f}" for name in FIGURES if name in metrics)
     return f"{job['state']}, {figures}" if figures else str(job["state"])

@@ -16,7 +16,7 @@ from typing import Annotated, Any, Final
 
 from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
 
-from serve_app.compare.care import Checkpoint, Key, Why, care
+from serve_app.compare.care import ARCHIVE_AFTER_S, Checkpoint, Key, Why, care
 from serve_app.compare.json_file import write_json
 from serve_app.errors import CheckpointRefused, HeadroomError
 from serve_app.training.checkpoints import read_manifest, step_of, verify_checkpoint
@@ -55,23 +55,28 @@ class Checked:
     problem: str
 
 
-def listed(home: Path, *, now_s: float, previous: frozenset[Key] = frozenset()) -> tuple[Kept, ...]:
+def listed(
+    home: Path, *, now_s: float, previous: frozenset[Key] = frozenset(), after_s: float = ARCHIVE_AFTER_S
+) -> tuple[Kept, ...]:
     """Every checkpoint in the home's models and what care says of it. Reads no weights."""
     found = {(one.model, one.name): one for one in _checkpoints(home)}
     folders = {model: models_folder(home) / model for model, _ in found}
     serving = {model: read_deployed(folder) for model, folder in folders.items()}
     deployed = frozenset((model, path.name) for model, path in serving.items() if path is not None)
     pinned = frozenset((model, name) for model, folder in folders.items() for name in pins(folder))
-    whys = care(found.values(), pinned=pinned, deployed=deployed, previous=previous, now_s=now_s)
+    whys = care(found.values(), pinned=pinned, deployed=deployed, previous=previous, now_s=now_s, after_s=after_s)
     order = sorted(found.items(), key=lambda item: (item[1].model, -item[1].step, item[1].name))
     return tuple(
         Kept(checkpoint=one, why=whys[key], path=models_folder(home) / one.model / one.name) for key, one in order
     )
 
 
-def archive_old(home: Path, *, now_s: float, previous: frozenset[Key] = frozenset()) -> tuple[Path, ...]:
+def archive_old(
+    home: Path, *, now_s: float, previous: frozenset[Key] = frozenset(), after_s: float = ARCHIVE_AFTER_S
+) -> tuple[Path, ...]:
     """Moves what care calls old to the archive; where each lies now. Raises: HeadroomError."""
-    old = [one for one in listed(home, now_s=now_s, previous=previous) if one.why is Why.OLD]
+    kept = listed(home, now_s=now_s, previous=previous, after_s=after_s)
+    old = [one for one in kept if one.why is Why.OLD]
     return tuple(archive(home, one.checkpoint.model, one.checkpoint.name) for one in old)
 
 

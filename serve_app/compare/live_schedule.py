@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
@@ -12,8 +10,9 @@ from cronsim import CronSim
 
 from placement.health_rules import Severity
 from serve_app.compare.interval import Difference, difference
-from serve_app.compare.questions import Question
 from serve_app.compare.score import CheckpointScore
+from serve_app.training.calibration import Calibration
+from serve_app.training.self_correction import SelfCorrection
 from tracing.names import Alert
 
 
@@ -32,13 +31,18 @@ class Schedule:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LiveRun:
-    """The test set as the live API answered it at `at_s`, seconds since 1970, while `weights_version` served."""
+    """The test set as the live API answered it at `at_s`, seconds since 1970, while `weights_version` served.
+
+    `right` may be of the first questions only. `calibration` is None where answers came without log-probabilities.
+    """
 
     model: str
     weights_version: str
     test_set: str
     at_s: float
     right: tuple[bool, ...]
+    calibration: Calibration | None
+    correction: SelfCorrection
 
     @property
     def accuracy(self) -> float:
@@ -65,6 +69,13 @@ class Regression:
         )
 
 
+def is_wanted(schedule: Schedule, last: LiveRun | None, *, weights_version: str, now_s: float) -> bool:
+    """Weights that were never asked are, whatever the schedule says; `last` is the newest run of the model."""
+    if last is None or last.weights_version != weights_version:
+        return True
+    return is_due(schedule, last_s=last.at_s, now_s=now_s)
+
+
 def is_due(schedule: Schedule, *, last_s: float | None, now_s: float) -> bool:
     """Also when `last_s` lies ahead: then the clock was set back, and nothing must wait for it to catch up."""
     if last_s is None or last_s > now_s:
@@ -82,12 +93,5 @@ def regression(run: LiveRun, recorded: CheckpointScore) -> Regression | None:
     """None when there is none, and when other weights or questions were recorded."""
     if (run.weights_version, run.test_set) != (recorded.weights_version, recorded.test_set):
         return None
-    found = difference(run.right, recorded.right)
+    found = difference(run.right, recorded.right[: len(run.right)])
     return Regression(run=run, recorded=recorded, difference=found) if found.high < 0 else None
-
-
-def failures_by_kind(questions: tuple[Question, ...], right: tuple[bool, ...]) -> Mapping[str, int]:
-    """How many answers of each kind were wrong; kinds with none are there with 0."""
-    counted = Counter({question.kind: 0 for question in questions})
-    counted.update(question.kind for question, well in zip(questions, right, strict=True) if not well)
-    return dict(counted)

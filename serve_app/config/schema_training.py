@@ -21,6 +21,12 @@ class TrainingSection(Section):
         le=2_592_000.0,
         description="How often each model's test set is asked live, in seconds; 0 never.",
     )
+    archive_after_s: float = Field(
+        2_592_000.0,
+        ge=0.0,
+        le=315_360_000.0,
+        description="Age at which checkpoints that nobody needs go to the archive, in seconds; 0 never.",
+    )
 
 
 class RolloutsSection(Section):

@@ -198,11 +198,15 @@ class ObjectivesSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingSettings:
-    """`compare_bytes` on one device for the engine that scores; `test_every_s` 0 never asks."""
+    """`compare_bytes` on one device for the engine that scores; `test_every_s` 0 never asks.
+
+    `archive_after_s` 0 never archives.
+    """
 
     compare: bool = True
     compare_bytes: int = 3 * 2**30
     test_every_s: float = 86_400.0
+    archive_after_s: float = 2_592_000.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

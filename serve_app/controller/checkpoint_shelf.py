@@ -6,16 +6,18 @@ Implements `rollout.world.Ship` and `rollout.service.Catalog`.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from serve_app.compare.store import ComparisonStore
 from serve_app.controller.bringup import Bringup
 from serve_app.controller.commit import Commit
 from serve_app.controller.fleet_link import FleetLink
-from serve_app.errors import CheckpointRefused
+from serve_app.errors import CheckpointRefused, HeadroomError
 from serve_app.fleet.names import NAMESPACE, depot_name
+from serve_app.logs import logger
+from serve_app.rollout.collecting import collect
 from serve_app.rollout.depot import DepotSettings, store_root
 from serve_app.rollout.depot_actor import ActorDepot, start_depot
 from serve_app.rollout.record import Shipped, Weights
@@ -27,6 +29,8 @@ from serve_app.training.deployed import CHECKPOINT_NAME
 from serve_app.training.manifest import Manifest
 from serve_app.training.sources import models_folder
 
+_COLLECT_S: Final = 60.0
+
 
 class CheckpointShelf:
     def __init__(self, *, bringup: Bringup, commit: Commit, fleet: FleetLink, scores: ComparisonStore) -> None:
@@ -36,17 +40,41 @@ class CheckpointShelf:
         self._scores = scores
         self._depots: dict[str, ActorDepot] = {}
         self._arrived: dict[tuple[str, str], Path] = {}
+        self._changing = asyncio.Lock()
+        """Of what lies in the stores: what is being shipped must not be collected."""
 
     # -- Ship ----------------------------------------------------------------------------------------
 
     async def ship(self, weights: Weights, nodes: Sequence[str], *, traceparent: str | None) -> Shipped:
         """From the first node that has the checkpoint at its path: most often all see the same disk."""
-        for node in await self._fleet.node_names():
-            self._depot(node)
-        source = await self._source(Path(weights.path), nodes)
-        shipped = await Shipper(lambda: self._depots).ship(Path(weights.path), nodes, source_node=source)
-        self._arrived |= {(weights.version, arrival.node): arrival.path for arrival in shipped.arrivals}
-        return Shipped(num_bytes=shipped.num_bytes, duration_s=shipped.duration_s, digest=shipped.digest)
+        async with self._changing:
+            for node in await self._fleet.node_names():
+                self._depot(node)
+            source = await self._source(Path(weights.path), nodes)
+            shipped = await Shipper(lambda: self._depots).ship(Path(weights.path), nodes, source_node=source)
+            self._arrived |= {(weights.version, arrival.node): arrival.path for arrival in shipped.arrivals}
+            return Shipped(num_bytes=shipped.num_bytes, duration_s=shipped.duration_s, digest=shipped.digest)
+
+    async def collect(self, needed: Callable[[], Collection[str]]) -> None:
+        """Every node's store loses all but the weights of these versions and the newest few others.
+
+        A node that does not answer keeps what it has until the next time.
+        """
+        async with self._changing:
+            live = await self._fleet.node_names()
+            for node in sorted(live):
+                await self._collect(node, frozenset(needed()))
+
+    async def _collect(self, node: str, versions: Collection[str]) -> None:
+        try:
+            async with asyncio.timeout(_COLLECT_S):  # a node that hangs must not hold up the next rollout
+                gone = await collect(self._depot(node), versions)
+        except (HeadroomError, TimeoutError) as error:
+            _log.warning("a node's stored checkpoints could not be looked through", node=node, error=repr(error))
+            return
+        self._arrived = {key: path for key, path in self._arrived.items() if key[1] != node or key[0] not in gone}
+        if gone:
+            _log.info("stored checkpoints removed", node=node, versions=sorted(gone))
 
     def local_path(self, weights: Weights, node: str) -> tuple[Path, bool]:
         """Where this node has the weights, and whether its store has read every byte of them."""
@@ -161,3 +189,6 @@ def _of_version(folder: Path, version: str | None) -> Path | None:
         if manifest is not None and manifest.weights_version == version:
             return path
     return None
+
+
+_log = logger("headroom.rollout")

@@ -23,6 +23,7 @@ from serve_app.compare.store import ComparisonStore
 from serve_app.config.settings import ModelSettings
 from serve_app.controller.bringup import Bringup
 from serve_app.controller.job_desk import JobDesk
+from serve_app.controller.lessons import Lessons
 from serve_app.controller.store import Store
 from serve_app.errors import HeadroomError
 from serve_app.goals.goal import JobState, JobWanted, Strategy
@@ -53,8 +54,9 @@ _RATES: Final = {JobKind.TRAIN: 4e-3, JobKind.REINFORCE: 5e-4}
 class ComparisonDesk:
     """Hears of jobs itself: a saved checkpoint is looked at, an end may be what a goal waits for."""
 
-    def __init__(self, *, store: Store, bringup: Bringup, jobs: Callable[[], JobDesk]) -> None:
+    def __init__(self, *, store: Store, bringup: Bringup, jobs: Callable[[], JobDesk], lessons: Lessons) -> None:
         self._bringup = bringup
+        self._lessons = lessons
         self._jobs = jobs
         self.home = bringup.settings.storage.home
         self.scores = ComparisonStore(store.connection)
@@ -148,6 +150,8 @@ class ComparisonDesk:
             "learning_rate": _RATES[kind] * job.learning_rate_scale,
             **self._begin(job),
         }
+        if learned := self._lessons.setting(job.model):
+            config["curriculum"] = learned
         spec = JobSpec(
             kind=kind,
             command=TRAINER,

@@ -175,6 +175,8 @@ class Controller:
             lost=self._lost,
             most_jobs=lambda: self._scaling.max_jobs,
             publish=self._publish,
+            alerts=self._desk.model_alerts,
+            gateways=lambda: self._publisher.table().peers,
             spawn=self._spawn,
         )
 

@@ -25,6 +25,7 @@ from serve_app.controller.health_monitor import FleetFacts, HealthMonitor, Healt
 from serve_app.controller.lease_desk import Act, LeaseDesk
 from serve_app.controller.ledger import Ledger
 from serve_app.controller.lifecycle import Lifecycle
+from serve_app.controller.model_alerts import SEVERITIES, ModelAlerts
 from serve_app.controller.objectives import Objectives
 from serve_app.controller.telemetry import ControllerTelemetry
 from serve_app.controller.turns import Spawn
@@ -79,6 +80,12 @@ class FleetDesk:
         self._webhooks = webhooks_of(policy.webhooks, os.environ)
         self._callbacks.add(self._webhooks.offer)
         self._telemetry.expect_alerts(_rules(bringup.settings))
+        self.model_alerts = ModelAlerts(
+            history=self.records.alerts,
+            callbacks=self._callbacks,
+            metrics=lambda: telemetry.alerts,
+            clock=time.time,
+        )
         self.monitor = HealthMonitor(
             settings=lambda: bringup.settings,
             fleet=fleet,
@@ -195,7 +202,7 @@ class FleetDesk:
             ]
         )
         active = Counter((alert.rule.value, alert.severity.value) for alert in self.monitor.fleet.active_alerts)
-        self._telemetry.alerts.show(active)
+        self._telemetry.alerts.show(active + self.model_alerts.active())
 
     def _planned_by_us(self) -> Counter[str]:
         planned = Counter[str]()
@@ -220,4 +227,5 @@ def _rules(settings: Settings) -> list[tuple[str, str]]:
     """Every alert that can fire, with its severity."""
     rules = {rule.name.value: rule.severity.value for rule in (*DEFAULT_RULES, *settings.health.rules, *DRIVER_RULES)}
     facts = (RuleName.DEVICE_LOST, RuleName.WATCH_STALE, RuleName.QUARANTINED_SHARE_HIGH)
-    return [*rules.items(), *((fact.value, Severity.CRITICAL.value) for fact in facts)]
+    of_models = ((rule.value, severity.value) for rule, severity in SEVERITIES.items())
+    return [*rules.items(), *((fact.value, Severity.CRITICAL.value) for fact in facts), *of_models]

@@ -6,6 +6,7 @@ Puts `jobs` and the fleet together; what is decided stands in `jobs`.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -16,6 +17,7 @@ from placement.errors import PlacementError
 from serve_app.controller.fleet_link import FleetLink
 from serve_app.controller.guests import Guest, Guests
 from serve_app.controller.store import Store
+from serve_app.controller.training_status import TrainingStatus
 from serve_app.errors import FleetUnready
 from serve_app.fleet.groups import Seat, hold_share
 from serve_app.fleet.names import job_name
@@ -122,17 +124,19 @@ class JobDesk:
         metrics: JobMetrics,
         observers: Sequence[JobObserver],
         most: Callable[[], int],
+        curriculum: Callable[[str], list[dict[str, Any]]],
     ) -> None:
         ledger = JobLedger(store.connection)
         self._fleet = fleet
+        self.status = TrainingStatus(home / "status", jobs=lambda: self.service, clock=time.time)
         self.service = JobService(
-            book=JobBook(ledger, now=JobClock(SystemClock(), ledger).now),
+            book=JobBook(ledger, now=JobClock(SystemClock(), ledger).now, changed=self.status.changed),
             placer=SharePlacer(guests=guests, store=store, most=most),
             host=RayHost(home=home, selector_of=self._selector),
             metrics=metrics,
             observers=observers,
         )
-        self.calls = JobCalls(self.service, roots=roots, home=home)
+        self.calls = JobCalls(self.service, roots=roots, home=home, curriculum=curriculum)
 
     def unusable(self, devices: Mapping[str, str], nodes: Iterable[str]) -> None:
         """Jobs on these devices (each with its reason) go back to the queue; so do those on nodes that are gone."""

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final
 
 from serve_app.api.control_routes import ControlAnswer, ControlAsked, json_answer
 from serve_app.api.wire import ApplyOutcome, ApplyRequest
 from serve_app.compare.board import boards_json
+from serve_app.compare.live_api import LiveApi
+from serve_app.controller.aftercare import Aftercare
 from serve_app.controller.apply import Applier
 from serve_app.controller.bringup import Bringup
 from serve_app.controller.checkpoint_shelf import CheckpointShelf
@@ -23,7 +25,9 @@ from serve_app.controller.fleet_link import FleetLink
 from serve_app.controller.guests import Guests
 from serve_app.controller.job_desk import JobDesk
 from serve_app.controller.ledger import Ledger
+from serve_app.controller.lessons import Lessons
 from serve_app.controller.live_settings import LiveSettings
+from serve_app.controller.model_alerts import ModelAlerts
 from serve_app.controller.retirement import Retirement
 from serve_app.controller.rollout_backup import LiveBackup
 from serve_app.controller.rollout_desk import RolloutDesk, SystemClock
@@ -35,6 +39,7 @@ from serve_app.controller.telemetry import ControllerTelemetry
 from serve_app.controller.turns import Spawn, kept
 from serve_app.errors import HeadroomError
 from serve_app.fleet.actors import DeviceReading
+from serve_app.gateway.routing_table import Peer
 from serve_app.goals.rest import PATH as GOALS
 from serve_app.jobs.rest import PATH as JOBS
 from serve_app.rollout.rest import PATH as ROLLOUTS
@@ -69,6 +74,8 @@ class Learning:
         lost: Callable[[str, int], None],
         most_jobs: Callable[[], int],
         publish: Callable[[], None],
+        alerts: ModelAlerts,
+        gateways: Callable[[], Sequence[Peer]],
         spawn: Spawn,
     ) -> None:
         self._bringup = bringup
@@ -83,7 +90,8 @@ class Learning:
         storage = bringup.settings.storage
         self.answers = AnswersSeen()
         self.canaries = Canaries(publish)
-        self.comparisons = ComparisonDesk(store=store, bringup=bringup, jobs=lambda: self.jobs)
+        lessons = Lessons(storage.home, test_every_s=lambda: bringup.settings.training.test_every_s, clock=time.time)
+        self.comparisons = ComparisonDesk(store=store, bringup=bringup, jobs=lambda: self.jobs, lessons=lessons)
         self.jobs = JobDesk(
             store=store,
             home=storage.home,
@@ -93,6 +101,7 @@ class Learning:
             metrics=telemetry.jobs,
             observers=(self.comparisons,),
             most=most_jobs,
+            curriculum=lessons.setting,
         )
         commit = Commit(bringup=bringup, ledger=ledger, store=store, publish=publish)
         shelf = CheckpointShelf(bringup=bringup, commit=commit, fleet=fleet, scores=self.comparisons.scores)
@@ -132,8 +141,21 @@ class Learning:
             comparisons=self.comparisons,
             settings=lambda: bringup.settings.rollouts,
             models=self._models,
+            in_force=lambda: {model: weights.version for model, weights in bringup.state.weights.items()},
             metrics=telemetry.rollouts,
             spawn=spawn,
+        )
+        self.aftercare = Aftercare(
+            store=store,
+            bringup=bringup,
+            ledger=ledger,
+            telemetry=telemetry,
+            alerts=alerts,
+            live=LiveApi(address=lambda: next((peer.url for peer in gateways()), None), secret=secret),
+            lessons=lessons,
+            scores=self.comparisons.scores,
+            jobs=self.jobs,
+            rollouts=self.rollouts,
         )
 
     async def start(self) -> None:
@@ -145,6 +167,7 @@ class Learning:
         if self._bringup.settings.training.compare:
             self._spawn(self.comparisons.service.run())
         self._spawn(self.comparisons.goals.run())
+        self.aftercare.start(self._spawn)
         self._spawn(self._watch())
 
     def page_of(self, path: str) -> Page | None:
@@ -157,7 +180,8 @@ class Learning:
         return self._comparisons_page if path == COMPARISONS else None
 
     async def _comparisons_page(self, asked: ControlAsked) -> ControlAnswer:
-        return json_answer(boards_json(self.comparisons.service.boards(), at_s=time.time()))
+        boards = boards_json(self.comparisons.service.boards(), at_s=time.time())
+        return json_answer({**boards, "live": self.aftercare.live_tests.page()})
 
     async def _watch(self) -> None:
         while True:

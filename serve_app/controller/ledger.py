@@ -86,6 +86,11 @@ class Ledger:
         report = tenure.report
         return report is None or report.weights_version in (None, self._slots[tenure.slot].weights.version)
 
+    def answers(self, model: str) -> bool:
+        """Whether a replica of the model takes requests with the weights that are meant."""
+        tenures = self._tenures.values()
+        return any(one.serves and self.is_true(one) and self._slots[one.slot].model == model for one in tenures)
+
     def retire(self, name: str) -> Tenure | None:
         """Nobody may claim the slot any more; whoever has it drains. None: nobody had it, and it is gone."""
         self._retiring.add(name)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 from serve_app.api.control_routes import ControlAnswer, ControlAsked
@@ -21,6 +21,7 @@ from serve_app.rollout.ledger import RolloutLedger
 from serve_app.rollout.orchestrator import Better, Orchestrator
 from serve_app.rollout.record import Record, Stage
 from serve_app.rollout.rest import answer_rollouts
+from serve_app.rollout.returnable import needed, weights_of
 from serve_app.rollout.runner import Runner
 from serve_app.rollout.service import RolloutService
 from serve_app.rollout.stages import RolloutPolicy
@@ -29,11 +30,14 @@ from serve_app.rollout.telling import RolloutCounts, RolloutSpans
 from serve_app.rollout.world import World
 from tracing.rollout_metrics import RolloutMetrics
 
-_PINNED_BY: Final = "rollout"
+PINNED_BY: Final = "rollout"
 
 
 class RolloutDesk:
-    """`models` gives, by the name of its folder, the id of each model that is served."""
+    """`models` gives, by the name of its folder, the id of each model that is served; `in_force` its weights' version.
+
+    `needed` are the rollouts that one can go back from.
+    """
 
     def __init__(
         self,
@@ -44,6 +48,7 @@ class RolloutDesk:
         comparisons: ComparisonDesk,
         settings: Callable[[], RolloutSettings],
         models: Callable[[], dict[str, str]],
+        in_force: Callable[[], Mapping[str, str]],
         metrics: RolloutMetrics,
         spawn: Spawn,
     ) -> None:
@@ -51,7 +56,9 @@ class RolloutDesk:
         self._settings = settings
         self._models = models
         self._spawn = spawn
-        ledger = RolloutLedger(store.connection)
+        self._shelf = shelf
+        self._in_force = in_force
+        self._ledger = ledger = RolloutLedger(store.connection)
         spans = RolloutSpans()
         self._status = DeploymentStatus(comparisons.home / "status", ledger)
         policy = _policy(settings())
@@ -93,17 +100,28 @@ class RolloutDesk:
         return Better(model=model, version=board.advice.new.weights_version)
 
     def _ended(self, record: Record) -> None:
-        """What served before stays for a quick rollback; comparison looks again, against what serves now."""
+        """What served before stays for a quick rollback; comparison looks again, against what serves now.
+
+        Once it is over, nodes lose the checkpoints that nobody can go back to.
+        """
         if record.stage in (Stage.OBSERVING, Stage.RETURNED):
             self._comparisons.service.noticed()
         if record.stage is Stage.OBSERVING:
             self._spawn(self._pin(record))
+        if record.is_over:
+            self._spawn(self._shelf.collect(self._needed_versions))
+
+    def needed(self) -> tuple[Record, ...]:
+        return needed(self._ledger.page(), self._in_force())
+
+    def _needed_versions(self) -> frozenset[str]:
+        return frozenset((*self._in_force().values(), *(one.version for one in weights_of(self.needed()))))
 
     async def _pin(self, record: Record) -> None:
         folder, _, name = record.old.path.rpartition("/")
         try:
             await asyncio.to_thread(
-                pin, self._comparisons.home, folder.rpartition("/")[2], name, by=f"{_PINNED_BY}-{record.id}"
+                pin, self._comparisons.home, folder.rpartition("/")[2], name, by=f"{PINNED_BY}-{record.id}"
             )
         except (HeadroomError, OSError) as error:
             _log.warning("what served before could not be pinned", checkpoint=record.old.path, reason=str(error))

@@ -21,6 +21,7 @@ from tracing.collector import Collector
 from tracing.device_metrics import DeviceMetrics
 from tracing.fleet_metrics import AlertMetrics, LeaseMetrics, ObjectiveMetrics, WatchMetrics
 from tracing.job_metrics import JobMetrics
+from tracing.live_metrics import LiveTestMetrics
 from tracing.metrics import Labels, Recorder
 from tracing.rollout_metrics import RolloutMetrics
 from tracing.setup import product_version
@@ -46,6 +47,7 @@ class ControllerTelemetry:
         self.objectives = ObjectiveMetrics(self._recorder)
         self.jobs = JobMetrics(self._recorder)
         self.rollouts = RolloutMetrics(self._recorder)
+        self.live_tests = LiveTestMetrics(self._recorder)
         self.expect(settings)
 
     @property

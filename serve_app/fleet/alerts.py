@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from placement.health_rules import Action, RuleName, Severity
+from placement.health_rules import MODEL_RULES, Action, RuleName, Severity
 from placement.health_state import Alert
 from serve_app.logs import logger
 
@@ -34,7 +34,10 @@ CREATE INDEX IF NOT EXISTS alerts_device ON alerts (device, id);
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AlertEntry:
-    """One alert from firing to clearing. Times in seconds since 1970; None: not yet. `device` is `FLEET` for all."""
+    """One alert from firing to clearing. Times in seconds since 1970; None: not yet.
+
+    `device` is `FLEET` for all, and `model:<id>` for what is of a model.
+    """
 
     id: int
     rule: RuleName
@@ -97,10 +100,13 @@ class AlertHistory:
         return self._mark("cleared_at_s", alert, at_s)
 
     def settle(self, active: Iterable[Alert], *, at_s: float) -> None:
-        """After a restart: what is active here and no longer there was cleared while nobody could write it down."""
+        """After a restart: what is active here and no longer there was cleared while nobody could write it down.
+
+        Alerts of models are left alone: who raises them clears them.
+        """
         known = {(alert.rule, alert.device or FLEET) for alert in active}
         rows = self._db.execute("SELECT id, rule, device FROM alerts WHERE cleared_at_s IS NULL").fetchall()
-        gone = [(at_s, id_) for id_, rule, device in rows if (rule, device) not in known]
+        gone = [(at_s, id_) for id_, rule, device in rows if (rule, device) not in known and rule not in MODEL_RULES]
         self._db.executemany("UPDATE alerts SET cleared_at_s = ? WHERE id = ?", gone)
 
     def page(

@@ -36,10 +36,13 @@ class JobBook:
         *,
         now: Callable[[], Moment],
         pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        changed: Callable[[], None] = lambda: None,
     ) -> None:
+        """`changed` is called after every change; it must not block."""
         self.ledger = ledger
         self.now = now
         self.pause = pause
+        self._changed = changed
         self._open = {job.id: job for job in ledger.unsettled()}
 
     @property
@@ -61,6 +64,7 @@ class JobBook:
             self._open.pop(job.id, None)
         else:
             self._open[job.id] = job
+        self._changed()
         return job
 
     async def change(self, job_id: str, change: Callable[[Job], Job]) -> Job:

@@ -3,12 +3,14 @@
 POST   /v1/jobs                 submit        GET  /v1/jobs?state=&kind=&model=&page_size=&page_token=
 GET    /v1/jobs/{id}            show          GET  /v1/jobs/{id}/logs?offset=&max_bytes=
 POST   /v1/jobs/{id}/cancel     cancel        DELETE /v1/jobs/{id}   the same
+GET    /v1/jobs/review?days=    what each value of the reinforcement settings was worth
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from http import HTTPStatus
 from pathlib import Path
@@ -22,13 +24,15 @@ from serve_app.api.errors import ApiError, Origin, invalid, method_not_allowed, 
 from serve_app.errors import ConfigRefused
 from serve_app.jobs.job import Job, JobKind
 from serve_app.jobs.service import JobRefusal, JobRefusalReason, JobService, JobView
-from serve_app.jobs.wire import JobRequest, ListRequest, LogRequest, path_fault, shown
+from serve_app.jobs.settings_review import settings_review
+from serve_app.jobs.wire import JobRequest, ListRequest, LogRequest, ReviewRequest, path_fault, shown
 from serve_app.leases.rpcs import RpcError
 from serve_app.training.job_config import read_job_config
 
 PATH: Final = "/v1/jobs"
 JOB_ROUTES: Final = (
     ControlRoute(PATH, ("GET", "POST")),
+    ControlRoute(f"{PATH}/review", ("GET",)),
     ControlRoute(f"{PATH}/{{id}}", ("GET", "DELETE")),
     ControlRoute(f"{PATH}/{{id}}/logs", ("GET",)),
     ControlRoute(f"{PATH}/{{id}}/cancel", ("POST",)),
@@ -49,12 +53,23 @@ class JobCalls:
     """`roots` are the directories whose checkpoints a job may begin with.
 
     `home` is where our trainer finds and writes models, and its configuration is checked; None leaves that to callers.
+    `curriculum` weighs the data of a model's job, where the user says nothing of it: what tests failed at.
     """
 
-    def __init__(self, service: JobService, *, roots: Sequence[Path], home: Path | None = None) -> None:
+    def __init__(
+        self,
+        service: JobService,
+        *,
+        roots: Sequence[Path],
+        home: Path | None = None,
+        curriculum: Callable[[str], list[dict[str, Any]]] = lambda _: [],
+        unix_s: Callable[[], float] = time.time,
+    ) -> None:
         self._service = service
         self._roots = roots
         self._home = home
+        self._curriculum = curriculum
+        self._unix_s = unix_s
 
     async def answer(self, asked: ControlAsked) -> ControlAnswer:
         """`asked.path` begins with `/v1/jobs`; the body's size is the caller's to limit."""
@@ -63,6 +78,8 @@ class JobCalls:
                 return _page(self._list(asked.query))
             case "POST", [""]:
                 return _page(self._submit(asked.body), done=HTTPStatus.CREATED)
+            case "GET", ["review"]:
+                return _page(self._review(asked.query))
             case "GET", [job_id]:
                 return _page(_one(self._service.show(job_id)))
             case ("DELETE", [job_id]) | ("POST", [job_id, "cancel"]):
@@ -90,12 +107,17 @@ class JobCalls:
         if self._home is not None and spec.kind in (JobKind.TRAIN, JobKind.REINFORCE):
             if "home" in request.config:
                 return invalid("config.home: the cluster's own home is used. Leave it out.", param="config.home")
-            spec = replace(spec, config=orjson.dumps({**orjson.loads(spec.config), "home": str(self._home)}).decode())
+            config = {**self._learned(request.model or ""), **orjson.loads(spec.config), "home": str(self._home)}
+            spec = replace(spec, config=orjson.dumps(config).decode())
             try:
                 read_job_config(spec.config)
             except ConfigRefused as refused:
                 return invalid(str(refused), param="config", code="bad_field")
         return _one(self._service.submit(spec))
+
+    def _learned(self, model: str) -> dict[str, Any]:
+        curriculum = self._curriculum(model)
+        return {"curriculum": curriculum} if curriculum else {}
 
     def _list(self, query: Mapping[str, str]) -> dict[str, Any] | ApiError:
         request = _parsed(ListRequest, {name: value for name, value in query.items() if value})
@@ -112,6 +134,12 @@ class JobCalls:
             "jobs": [shown(view) for view in views],
             "next_page_token": "" if following is None else str(following),
         }
+
+    def _review(self, query: Mapping[str, str]) -> dict[str, Any] | ApiError:
+        request = _parsed(ReviewRequest, dict(query))
+        if isinstance(request, ApiError):
+            return request
+        return settings_review(self._service, days=request.days, unix_s=self._unix_s())
 
     async def _logs(self, job_id: str, query: Mapping[str, str]) -> dict[str, Any] | ApiError | JobRefusal:
         request = _parsed(LogRequest, dict(query))

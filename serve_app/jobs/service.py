@@ -229,6 +229,10 @@ class JobService:
             self._attempts.runs[job.id].give_up(message)
         return tuple(job.id for job in gone)
 
+    def resumed(self) -> tuple[str, ...]:
+        """Checkpoints that jobs which are not over will go on from."""
+        return tuple(job.resume_from for job in self._book.open if job.resume_from is not None)
+
     def num_waiting(self) -> int:
         return sum(job.state is JobState.QUEUED for job in self._book.open)
 

@@ -123,6 +123,12 @@ class ListRequest(BaseModel):
     page_token: Annotated[str, Field(pattern=r"^\d{0,18}$")] = ""
 
 
+class ReviewRequest(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    days: Annotated[int, Field(ge=1, le=366)] = 7
+
+
 class LogRequest(BaseModel):
     """A negative `offset` counts from the end."""
 

@@ -7,12 +7,20 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
-
-from serve_app.training.tasks import Task, grade
+from typing import Final, Protocol
 
 AGAIN: Final = "That is wrong, try again."
 MOST_RETRIES: Final = 64
+
+
+class Asked(Protocol):
+    """A question with its one right answer."""
+
+    @property
+    def prompt(self) -> str: ...
+    @property
+    def answer(self) -> str: ...
+
 
 Message = Mapping[str, str]
 """`role` and `content`, as the chat API takes them."""
@@ -35,17 +43,17 @@ class SelfCorrection:
 
 
 async def measure_self_correction(
-    answered: Sequence[tuple[Task, str]], *, ask: Ask, most: int = MOST_RETRIES
+    answered: Sequence[tuple[Asked, str]], *, ask: Ask, most: int = MOST_RETRIES
 ) -> SelfCorrection:
     """Asks the first `most` wrong ones again, one after the other.
 
     Raises: whatever `ask` raises.
     """
-    failed = [(task, text) for task, text in answered if not grade(task, text)]
+    failed = [(asked, text) for asked, text in answered if not _is_right(asked, text)]
     corrected = repeated = 0
-    for task, text in failed[:most]:
-        retried = await ask(second_turn(task, text))
-        corrected += grade(task, retried)
+    for asked, text in failed[:most]:
+        retried = await ask(second_turn(asked, text))
+        corrected += _is_right(asked, retried)
         repeated += retried.strip() == text.strip()
     return SelfCorrection(
         num_failed=len(failed),
@@ -55,9 +63,13 @@ async def measure_self_correction(
     )
 
 
-def second_turn(task: Task, wrong: str) -> tuple[Message, ...]:
+def second_turn(asked: Asked, wrong: str) -> tuple[Message, ...]:
     return (
-        {"role": "user", "content": task.prompt},
+        {"role": "user", "content": asked.prompt},
         {"role": "assistant", "content": wrong},
         {"role": "user", "content": AGAIN},
     )
+
+
+def _is_right(asked: Asked, text: str) -> bool:
+    return text.strip() == asked.answer.strip()

@@ -39,4 +39,12 @@ LATER_RULES = (
         summary="Deployed weights answer worse",
         description="The scheduled test set scored below what these weights were deployed with.",
     ),
+    PrometheusRule(
+        name=Alert.CHECKPOINT_DAMAGED,
+        expr=f'{names.ALERTS_ACTIVE.name}{{rule="{Alert.CHECKPOINT_DAMAGED}"}} > 0',
+        for_s=0.0,
+        severity=Severity.CRITICAL,
+        summary="A checkpoint that serves or is pinned was changed",
+        description="Checkpoints of {{ $value }} models are not what they were when the baseline was taken.",
+    ),
 )

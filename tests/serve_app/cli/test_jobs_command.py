@@ -92,6 +92,31 @@ class TestLooking:
             assert "job-1" in headroom(address, "list").stdout
             assert json.loads(headroom(address, "list", "--json").stdout)["jobs"][0]["id"] == "job-1"
 
+    def test_a_list_has_three_figures_of_a_job_and_show_has_all(self) -> None:
+        metrics = {"entropy": 0.5, "loss": 2.0, "reward_average": 0.25, "test_accuracy": 0.75, "test_sum": 0.1}
+        job = {**JOB, "state": "running", "metrics": metrics}
+        with answering({"/v1/jobs?page_size=50": {"jobs": [job]}, "/v1/jobs/job-1": job}) as address:
+            listed, shown = headroom(address, "list").stdout, headroom(address, "show", "job-1").stdout
+        words = " ".join(listed.split())
+        assert all(name in words for name in ("loss", "reward_average", "test_accuracy"))
+        assert not any(name in words for name in ("entropy", "test_sum"))
+        assert all(name in shown for name in metrics)
+
+    def test_a_review_shows_what_each_value_was_worth(self) -> None:
+        worth = {"num_collapsed": 0, "mean_gain": 0.1, "least_gain": 0.05, "most_gain": 0.2}
+        effect = {"setting": "learning_rate", "value": 0.002, "num_runs": 3, "enough": True, **worth}
+        found = {"days": 7, "num_runs": 3, "effects": [effect], "advice": {"learning_rate": 0.002}}
+        with answering({"/v1/jobs/review?days=7": found}) as address:
+            told = headroom(address, "review").stdout
+            assert json.loads(headroom(address, "review", "--json").stdout) == found
+        assert "+10.0" in told
+        assert "Worth going on with: learning_rate 0.002." in told
+
+    def test_a_review_of_nothing_says_so(self) -> None:
+        with answering({"/v1/jobs/review?days=3": {"days": 3, "num_runs": 0}}) as address:
+            told = headroom(address, "review", "--days", "3").stdout
+        assert told == "No reinforcement ended well in the last 3 days.\n"
+
     def test_one_job_shows_what_it_waits_for(self) -> None:
         with answering({"/v1/jobs/job-1": JOB}) as address:
             assert "Waits for its turn." in headroom(address, "show", "job-1").stdout

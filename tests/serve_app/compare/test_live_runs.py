@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
@@ -10,10 +10,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serve_app.compare.live_runs import LiveApi, LiveRuns, LiveRunStore, Serving
-from serve_app.compare.live_schedule import Regression, Schedule, is_due
+from serve_app.compare.live_api import ATTEMPTS, LiveApi
+from serve_app.compare.live_runs import (
+    AGAIN_S,
+    MOST_ASKED,
+    MOST_RETRIED,
+    PACE_S,
+    SETTLED_S,
+    Answer,
+    LiveRuns,
+    LiveRunStore,
+    Serving,
+)
+from serve_app.compare.live_schedule import LiveRun, Regression, Schedule, is_due
 from serve_app.compare.questions import Question, questions_digest
-from serve_app.errors import NotRunning
+from serve_app.errors import HeadroomError, NotRunning
+from serve_app.training.self_correction import AGAIN, Message
 from tests.serve_app.compare.builders import database, score
 from tests.serve_app.training.answering_api import openai_api
 
@@ -29,36 +41,68 @@ def moment(text: str) -> float:
     return datetime.fromisoformat(text).replace(tzinfo=UTC).timestamp()
 
 
+EVERY_S = 3600.0
+
+
 @dataclass
 class World:
     """A live API that answers the first `num_right` questions right, and all who want to know."""
 
     num_right: int = 10
     fault: Exception | None = None
-    serves: list[Serving | None] = field(default_factory=lambda: [SERVING])
+    serves: Serving | None = SERVING
+    answers_with: str = SERVING.weights_version
+    logprob: float | None = -0.1
+    every_s: float = EVERY_S
     told: list[Regression | None] = field(default_factory=list)
-    failures: list[dict[str, int]] = field(default_factory=list)
+    prompts: list[str] = field(default_factory=list)
+    paused_s: float = 0.0
     now_s: float = 0.0
 
     def __post_init__(self) -> None:
         self.store = LiveRunStore(database())
         self.runs = LiveRuns(
-            schedules=(Schedule(model="mini", every_s=60.0),),
+            schedules=lambda: (Schedule(model="mini", every_s=self.every_s),),
             store=self.store,
             live=self,
-            serving=lambda model: self.serves[0] if len(self.serves) == 1 else self.serves.pop(0),
-            feedback=self,
-            on_regression=lambda model, found: self.told.append(found),
+            served=self,
+            listener=self,
             clock=lambda: self.now_s,
+            pause=self._pause,
         )
 
-    async def ask(self, model: str, questions: Sequence[Question]) -> Sequence[str]:
+    async def _pause(self, seconds: float) -> None:
+        self.paused_s += seconds
+
+    def version(self, model: str) -> str | None:
+        return None if self.serves is None else self.serves.weights_version
+
+    async def serving(self, model: str) -> Serving | None:
+        return self.serves
+
+    async def ask(self, model: str, messages: Sequence[Message], *, max_tokens: int) -> Answer:
         if self.fault is not None:
             raise self.fault
-        return [one.answer if place < self.num_right else "" for place, one in enumerate(questions)]
+        prompt = messages[0]["content"]
+        self.prompts.append(messages[-1]["content"])
+        text = prompt.rstrip("?") if int(prompt.rstrip("?")) < self.num_right else "no"
+        logprobs = () if self.logprob is None else (self.logprob,)
+        return Answer(text=text, logprobs=logprobs, weights_version=self.answers_with)
 
-    def failed(self, model: str, failures: Mapping[str, int]) -> None:
-        self.failures.append(dict(failures))
+    def asked(self, run: LiveRun, served: Serving, found: Regression | None) -> None:
+        self.told.append(found)
+
+    async def at(self, now_s: float) -> int:
+        """How many runs there are after a turn at this time."""
+        self.now_s = now_s
+        await self.runs.turn()
+        return len(self.store.series("mini"))
+
+
+def serving(*, version: str = "a" * 12, num_questions: int = 10) -> Serving:
+    questions = tuple(Question(prompt=f"{number}?", answer=str(number)) for number in range(num_questions))
+    recorded = score("+" * num_questions, version=version, test_set=questions_digest(questions))
+    return Serving(weights_version=version, recorded=recorded, questions=questions)
 
 
 class TestSchedule:
@@ -86,54 +130,133 @@ class TestSchedule:
         assert is_due(Schedule(model="m", cron="0 3 * * *"), last_s=None, now_s=0.0)
 
 
+class TestWhenItIsAsked:
+    async def test_new_weights_once_they_have_settled_and_then_by_the_schedule(self) -> None:
+        world = World()
+        assert [await world.at(at_s) for at_s in (0.0, SETTLED_S - 1, SETTLED_S, SETTLED_S + 60)] == [0, 0, 1, 1]
+        assert [await world.at(SETTLED_S + at_s) for at_s in (EVERY_S - 1, EVERY_S)] == [1, 2]
+
+    async def test_other_weights_do_not_wait_for_the_schedule(self) -> None:
+        world = World()
+        assert [await world.at(at_s) for at_s in (0.0, SETTLED_S)] == [0, 1]
+        world.serves, world.answers_with = serving(version="b" * 12), "b" * 12
+        assert [await world.at(SETTLED_S + at_s) for at_s in (60.0, 60.0 + SETTLED_S)] == [1, 2]
+
+    async def test_what_does_not_serve_is_asked_when_it_does(self) -> None:
+        world = World(serves=None)
+        assert await world.at(SETTLED_S) == 0
+        world.serves = SERVING
+        assert [await world.at(at_s) for at_s in (1e6, 1e6 + SETTLED_S)] == [0, 1]
+
+    async def test_a_run_that_does_not_count_is_made_again_and_not_at_once(self) -> None:
+        world = World(fault=NotRunning("Nothing answers."))
+        assert [await world.at(at_s) for at_s in (0.0, SETTLED_S)] == [0, 0]
+        world.fault = None
+        assert [await world.at(SETTLED_S + at_s) for at_s in (60.0, AGAIN_S - 1, AGAIN_S)] == [0, 0, 1]
+
+    async def test_each_question_waits_its_turn(self) -> None:
+        world = World(num_right=8)
+        await world.runs.run_now("mini")
+        assert world.paused_s == (10 + 2) * PACE_S
+
+    async def test_of_a_long_test_set_the_first_questions_alone(self) -> None:
+        world = World(num_right=0, serves=serving(num_questions=MOST_ASKED + 5))
+        run = await world.runs.run_now("mini")
+        assert run is not None
+        assert len(run.right) == MOST_ASKED
+        assert len(world.prompts) == MOST_ASKED + MOST_RETRIED
+        assert world.told[0] is not None
+        assert world.told[0].difference.num_asked == MOST_ASKED
+
+
 class TestLiveRuns:
     async def test_results_are_a_series_in_the_store(self) -> None:
         world = World()
-        for world.now_s in (0.0, 30.0, 60.0):
-            await world.runs.turn()
+        for world.now_s in (0.0, 60.0):
+            await world.runs.run_now("mini")
         assert [(run.at_s, run.accuracy) for run in world.store.series("mini")] == [(60.0, 1.0), (0.0, 1.0)]
 
     async def test_worse_beyond_noise_than_when_it_was_compared_is_a_regression_until_it_is_not(self) -> None:
         world = World()
-        for world.num_right, world.now_s in ((10, 0.0), (5, 60.0), (3, 120.0), (10, 180.0)):
-            await world.runs.turn()
+        for world.num_right in (10, 5, 3, 10):
+            await world.runs.run_now("mini")
         assert [found and found.run.accuracy for found in world.told] == [None, None, 0.3, None]
         assert world.told[2] is not None
         assert world.told[2].rule == "RolloutRegression"
         assert "30.0% of its test set" in world.told[2].message
 
     async def test_other_weights_than_were_recorded_say_nothing(self) -> None:
-        world = World(num_right=0, serves=[replace(SERVING, weights_version="b" * 12)])
-        await world.runs.turn()
+        other = "b" * 12
+        world = World(num_right=0, serves=replace(SERVING, weights_version=other), answers_with=other)
+        await world.runs.run_now("mini")
         assert world.told == [None]
 
-    async def test_a_run_over_a_change_of_weights_does_not_count(self) -> None:
-        world = World(serves=[SERVING, replace(SERVING, weights_version="b" * 12)])
+    async def test_a_run_in_which_other_weights_answer_does_not_count(self) -> None:
+        world = World(answers_with="b" * 12)
         assert await world.runs.run_now("mini") is None
-        assert world.store.series("mini") == ()
+        assert (world.store.series("mini"), world.told, len(world.prompts)) == ((), [], 1)
 
-    async def test_what_was_answered_wrong_goes_to_the_next_job_by_kind(self) -> None:
+    async def test_wrong_answers_are_asked_again_and_none_of_it_changes_the_accuracy(self) -> None:
         world = World(num_right=7)
-        await world.runs.turn()
-        assert world.failures == [{"even": 1, "odd": 2}]
+        run = await world.runs.run_now("mini")
+        assert run is not None
+        assert world.prompts[10:] == [AGAIN] * 3
+        assert (run.accuracy, run.correction.num_retried, run.correction.num_repeated) == (0.7, 3, 3)
 
-    async def test_an_api_that_does_not_answer_is_asked_again_at_the_next_time(self) -> None:
-        world = World(fault=NotRunning("Nothing answers."))
-        await world.runs.turn()
-        world.fault = None
-        await world.runs.turn()
-        assert world.store.series("mini") == ()
-        world.now_s = 60.0
-        await world.runs.turn()
-        assert len(world.store.series("mini")) == 1
 
-    async def test_the_live_api_answers_in_the_order_of_the_questions(self) -> None:
-        questions = [
-            Question(prompt="1?", answer="1", max_tokens=20),
-            Question(prompt="2?", answer="2"),
-            Question(prompt="3?", answer="3", max_tokens=20),
-        ]
-        with openai_api(lambda prompt: prompt.rstrip("?")) as (base_url, seen):
-            live = LiveApi(base_url=base_url, api_key="none", concurrency=2)
-            assert list(await live.ask("mini", questions)) == ["1", "2", "3"]
-        assert sorted(body["max_tokens"] for body in seen.bodies) == [16, 20, 20]
+class TestCalibration:
+    async def test_is_measured_on_answers_that_come_with_their_log_probabilities(self) -> None:
+        world = World(num_right=0, logprob=-0.1)
+        run = await world.runs.run_now("mini")
+        assert run is not None
+        assert run.calibration is not None
+        assert run.calibration.raw_error == pytest.approx(0.905, abs=1e-3)
+
+    async def test_is_of_every_kind_where_kinds_take_turns(self) -> None:
+        """Odd numbers alone are wrong; every other question of the test set is of one kind."""
+        world = World()
+        kinds = tuple(replace(one, answer="7" if one.kind == "odd" else one.answer) for one in QUESTIONS)
+        world.serves = replace(SERVING, questions=kinds, recorded=None)
+        run = await world.runs.run_now("mini")
+        assert run is not None
+        assert run.calibration is not None
+        assert 0.2 < run.calibration.raw_error < 0.6
+
+    async def test_is_unknown_where_the_engine_gives_none(self) -> None:
+        run = await World(logprob=None).runs.run_now("mini")
+        assert run is not None
+        assert run.calibration is None
+
+
+class TestLiveApi:
+    async def test_asks_greedily_past_the_cache_and_says_whose_answer_it_is(self) -> None:
+        with openai_api(lambda prompt: prompt.rstrip("?"), headers={"x-headroom-weights-version": "abc"}) as (
+            url,
+            seen,
+        ):
+            live = LiveApi(address=lambda: url.removesuffix("/v1"), secret="secret")
+            answer = await live.ask("mini", [{"role": "user", "content": "3?"}], max_tokens=9)
+        assert answer == Answer(text="3", logprobs=(-0.25,), weights_version="abc")
+        (body,) = seen.bodies
+        assert (body["temperature"], body["max_tokens"], body["logprobs"]) == (0, 9, True)
+        assert seen.cache_controls == ["no-store"]
+        assert seen.secrets == ["secret"]
+
+    async def test_asks_a_busy_cluster_again_and_then_gives_up(self) -> None:
+        with openai_api(lambda _: "", status=503) as (url, seen):
+            live = LiveApi(address=lambda: url.removesuffix("/v1"), secret="", first_wait_s=0.0)
+            with pytest.raises(NotRunning, match="503"):
+                await live.ask("mini", [{"role": "user", "content": "3?"}], max_tokens=9)
+        assert len(seen.bodies) == ATTEMPTS
+
+    async def test_takes_a_refusal_for_what_it_is(self) -> None:
+        with openai_api(lambda _: "", status=400) as (url, seen):
+            live = LiveApi(address=lambda: url.removesuffix("/v1"), secret="", first_wait_s=0.0)
+            with pytest.raises(HeadroomError, match="400"):
+                await live.ask("mini", [{"role": "user", "content": "3?"}], max_tokens=9)
+        assert len(seen.bodies) == 1
+
+    async def test_without_a_gateway_nothing_is_asked(self) -> None:
+        live = LiveApi(address=lambda: None, secret="", first_wait_s=0.0)
+        with pytest.raises(NotRunning, match="registered"):
+            await live.ask("mini", [], max_tokens=1)

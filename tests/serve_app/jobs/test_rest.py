@@ -14,6 +14,8 @@ from serve_app.jobs.job import JobState
 from serve_app.jobs.rest import JobCalls
 from serve_app.jobs.wire import TRAINER, TRAINER_BYTES
 from serve_app.leases.rpcs import Handlers, RpcError, messages_and_services
+from serve_app.training.job_config import read_job_config
+from serve_app.training.tasks import TaskKind
 from tests.serve_app.jobs.world import World, progress, saved
 from tests.serve_app.leases.serving import Bench, grpc_stub, running, zeromq_socket
 
@@ -61,11 +63,32 @@ async def ask(calls: JobCalls, method: str, path: str, body: object = None, **qu
     return answer.status, json.loads(answer.body)
 
 
+class TestReview:
+    async def test_is_a_page_of_its_own_and_no_job_s(self, calls: JobCalls) -> None:
+        status, told = await ask(calls, "GET", "/review", days="30")
+        assert (status, told["days"], told["num_runs"]) == (200, 30, 0)
+        assert (await ask(calls, "GET", "/review", days="0"))[0] == 400
+
+
 class TestSubmitting:
     async def test_a_script_takes_its_command_as_it_is(self, calls: JobCalls, world: World) -> None:
         status, told = await ask(calls, "POST", "", SCRIPT)
         assert (status, told["state"], told["command"]) == (201, "queued", ["python", "x.py"])
         assert world.job(told["id"]).spec.num_bytes == 2**31
+
+    @pytest.mark.parametrize(
+        ("said", "weight"),
+        [({"steps": 9}, 2.5), ({"steps": 9, "curriculum": []}, 1.0)],
+        ids=["by tests", "by the user"],
+    )
+    async def test_the_data_of_a_training_is_weighed_by_what_tests_failed_at_unless_the_user_says_otherwise(
+        self, world: World, tmp_path: Path, said: dict[str, Any], weight: float
+    ) -> None:
+        failed = {"kind": "sum", "difficulty": 3, "weight": 2.5}
+        calls = JobCalls(world.service, roots=(), home=tmp_path, curriculum=lambda model: [failed])
+        _, told = await ask(calls, "POST", "", {**TRAIN, "config": said})
+        weights = read_job_config(world.job(told["id"]).spec.config).learned_from.weights
+        assert weights.get((TaskKind.SUM, 3), 1.0) == weight
 
     @pytest.mark.parametrize("kind", ["train", "reinforce"])
     async def test_a_training_runs_our_own_trainer_with_its_config(

@@ -586,6 +586,20 @@ WORK = (
         },
     ),
     Fires(
+        alert=Alert.CHECKPOINT_DAMAGED,
+        why="one of the daily reading",
+        begins_s=60,
+        series={'headroom_alerts_active{rule="CheckpointDamaged",severity="critical"}': jump(0, 1)},
+    ),
+    Silent(
+        alert=Alert.CHECKPOINT_DAMAGED,
+        why="another alert holds",
+        series={
+            'headroom_alerts_active{rule="CheckpointDamaged",severity="critical"}': held(0),
+            'headroom_alerts_active{rule="RolloutRegression",severity="warning"}': held(1),
+        },
+    ),
+    Fires(
         alert=Alert.JOB_WAIT_HIGH,
         why="6 % wait longer than ten minutes",
         begins_s=5,
