@@ -21,6 +21,12 @@ class TrainingSection(Section):
         le=2_592_000.0,
         description="How often each model's test set is asked live, in seconds; 0 never.",
     )
+    min_hold_s: float = Field(
+        60.0,
+        ge=0.0,
+        le=86_400.0,
+        description="How long a job has its devices at least before it gives way to a model of higher priority.",
+    )
 
 
 class RolloutsSection(Section):

@@ -198,11 +198,15 @@ class ObjectivesSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingSettings:
-    """`compare_bytes` on one device for the engine that scores; `test_every_s` 0 never asks."""
+    """`compare_bytes` on one device for the engine that scores; `test_every_s` 0 never asks.
+
+    No job gives way to a model before it has had its devices for `min_hold_s`.
+    """
 
     compare: bool = True
     compare_bytes: int = 3 * 2**30
     test_every_s: float = 86_400.0
+    min_hold_s: float = 60.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

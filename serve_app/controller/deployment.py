@@ -41,6 +41,7 @@ from serve_app.controller.ledger import Ledger, Tenure
 from serve_app.controller.lifecycle import Lifecycle
 from serve_app.controller.live_settings import LiveSettings
 from serve_app.controller.model_actions import ModelActions
+from serve_app.controller.preemption_desk import PreemptionDesk
 from serve_app.controller.proposing import Proposer
 from serve_app.controller.publish import Publisher
 from serve_app.controller.replan import Replanner
@@ -117,6 +118,7 @@ class Controller:
             on_change=self._publish,
             spawn=self._spawn,
         )
+        self._preemption = PreemptionDesk(stays=lambda: self._guests.stays, jobs=lambda: self._learning.jobs.service)
         self._applier, self._actions, self._replanner = self._changers()
         self._guests = Guests(
             bringup=self._bringup,
@@ -213,6 +215,7 @@ class Controller:
             store=store,
             lifecycle=self._lifecycle,
             conditions=self._conditions,
+            jobs=self._preemption.running,
         )
         applier = Applier(
             proposer=proposer,
@@ -222,6 +225,7 @@ class Controller:
             store=store,
             lifecycle=self._lifecycle,
             retirement=self._retirement,
+            preemption=self._preemption,
             publish=self._publish,
         )
         actions = ModelActions(
@@ -233,7 +237,16 @@ class Controller:
             publish=self._publish,
             spawn=self._spawn,
         )
-        return applier, actions, Replanner(applier=applier, bringup=bringup, fleet=fleet, conditions=self._conditions)
+        return applier, actions, self._made_replanner(applier)
+
+    def _made_replanner(self, applier: Applier) -> Replanner:
+        return Replanner(
+            applier=applier,
+            bringup=self._bringup,
+            fleet=self._fleet,
+            conditions=self._conditions,
+            jobs=self._preemption.running,
+        )
 
     # -- asked by engine replicas ------------------------------------------------------------------
 

@@ -14,7 +14,8 @@ import ray
 
 from placement.errors import PlacementError
 from serve_app.controller.fleet_link import FleetLink
-from serve_app.controller.guests import Guest, Guests
+from serve_app.controller.guest import Guest
+from serve_app.controller.guests import Guests
 from serve_app.controller.store import Store
 from serve_app.errors import FleetUnready
 from serve_app.fleet.groups import Seat, hold_share
