@@ -52,6 +52,7 @@ from serve_app.controller.scaling_sight import Seen
 from serve_app.controller.store import Store
 from serve_app.controller.telemetry import ControllerTelemetry
 from serve_app.controller.turns import kept
+from serve_app.engines.fingerprint import Fingerprint
 from serve_app.fleet.actors import DeviceReading
 from serve_app.fleet.measurements import store_path
 from serve_app.fleet.process_memory import ProcessKey
@@ -259,7 +260,8 @@ class Controller:
             return answer
         self._store.save_tenure(answer)
         slot = self._ledger.slots[answer.slot]
-        return Claim(slot=slot, epoch=answer.epoch, internal_secret=self._publisher.secret)
+        expected = self._store.words.of(slot)
+        return Claim(slot=slot, epoch=answer.epoch, internal_secret=self._publisher.secret, expected=expected)
 
     async def hold(self, slot: str, epoch: int, shares: list[Any]) -> None:
         """The replica's shares exist: from now on their death is the replica's."""
@@ -274,7 +276,8 @@ class Controller:
             return True
         return answer
 
-    async def ready(self, slot: str, epoch: int, report: ReadyReport) -> None:
+    async def ready(self, slot: str, epoch: int, report: ReadyReport, said: Fingerprint) -> None:
+        """`said` is what the engine says to the fixed prompts."""
         await self._bringup.restored.wait()
         tenure = self._ledger.ready(slot=slot, epoch=epoch, report=report)
         if tenure is None:
@@ -284,6 +287,7 @@ class Controller:
             self._lost(slot, epoch)
             return
         self._store.save_tenure(tenure)
+        self._store.words.believe(self._ledger.slots[slot], said)
         self._bringup.state.problems.pop(self._ledger.slots[slot].model, None)
         self._lifecycle.used(self._ledger.slots[slot].model, now_s=time.monotonic())
         self._bringup.record(self._ledger.slots[slot], tenure, rest_bytes=report.measured_bytes)

@@ -66,6 +66,7 @@ class ModelActions:
             case ModelAction.SLEEP:
                 return await self._away(model, RestKind.ASLEEP, trigger)
             case ModelAction.UNLOAD:
+                self._store.words.forget(model)  # a person's way out when the machine, not the weights, says otherwise
                 return await self._away(model, RestKind.UNLOADED, trigger)
             case _:
                 assert_never(action)

@@ -80,9 +80,10 @@ class Publish(Protocol):
     async def committed(self, model: str) -> str:
         """The version that the store says serves the model: the truth after a crash."""
 
-    async def commit(self, model: str, weights: Weights) -> None:
+    async def commit(self, model: str, weights: Weights, *, words: Fingerprint | None) -> None:
         """THE commit point: one store write says which weights serve; then the link `deployed`, the cache epoch and
         the routing table, which lists no replica with other weights, follow it. Repeated, it makes them follow again.
+        `words` are what these weights say to the fixed prompts: whoever starts with them later is held against that.
         """
 
 

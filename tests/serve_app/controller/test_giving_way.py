@@ -125,16 +125,12 @@ class TestWhoGivesWay:
     @given(st.data())
     def test_is_the_cheapest_of_the_smallest_sets_that_are_enough(self, data: st.DataObject) -> None:
         """Fails when a size is skipped, equal priority counts as lower, or the oldest go first."""
-        jobs: dict[str, tuple[str, int, int]] = {}
-        free = {"n/gpu-0": 8, "n/gpu-1": 8}
-        for number in range(data.draw(st.integers(1, 4))):
-            device, gib = data.draw(st.sampled_from(sorted(free))), data.draw(st.integers(1, 4))
-            if free[device] >= gib:
-                free[device] -= gib
-                jobs[f"j{number}"] = (device, gib, data.draw(st.integers(0, 4)))
-        held_s = {name: data.draw(st.sampled_from([10.0, 100.0, 200.0])) for name in jobs}
-        model = demand("m", gib=data.draw(st.integers(1, 8)), priority=data.draw(st.integers(1, 4)))
-        cluster = Cluster(TWO, model, jobs=jobs, held_s=held_s)
+        sizes = data.draw(st.lists(st.integers(1, 3), min_size=2, max_size=4).filter(lambda gib: 5 <= sum(gib) <= 8))
+        few = st.integers(1, 3)
+        jobs = {f"j{number}": ("n/gpu-0", gib, data.draw(few)) for number, gib in enumerate(sizes)}
+        held_s = {name: data.draw(st.sampled_from([10.0, 100.0, 200.0, 300.0])) for name in jobs}
+        model = demand("m", gib=data.draw(st.integers(8 - sum(sizes) + 1, 8)), priority=data.draw(few))
+        cluster = Cluster(ONE, model, jobs=jobs, held_s=held_s)
         may = [one for one in cluster.jobs if one.priority < model.priority and one.held_s >= HOLD_S]
         sets = [some for size in range(len(may) + 1) for some in combinations(may, size)]
         enough = [

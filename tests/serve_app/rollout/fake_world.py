@@ -264,7 +264,7 @@ class FakeWorld:
         await self.points.pass_by("committed")
         return self.cluster.committed
 
-    async def commit(self, model: str, weights: Weights) -> None:
+    async def commit(self, model: str, weights: Weights, *, words: Fingerprint | None) -> None:
         if self.cluster.committed != weights.version:
             still = [engine.name for engine in self.cluster.engines.values() if engine.is_open]
             is_return = weights.version == OLD.version  # one whose gate cannot be closed leaves the table with this
