@@ -176,6 +176,7 @@ class Controller:
             temperature_c=self._desk.temperature_c,
             secret=self._publisher.secret,
             lost=self._lost,
+            gateways=lambda: [peer.url for peer in self._publisher.table().peers],
             most_jobs=lambda: self._scaling.max_jobs,
             publish=self._publish,
             spawn=self._spawn,

@@ -12,7 +12,7 @@ from typing import Protocol
 
 from serve_app.engines.fingerprint import Fingerprint
 from serve_app.rollout.record import Room, Shipped, Weights
-from serve_app.rollout.triggers import Signals, Traffic
+from serve_app.rollout.triggers import CheckFound, Signals, Traffic
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,6 +100,13 @@ class Watch(Protocol):
         """What is wrong now where replicas of this model run."""
 
 
+class Checks(Protocol):
+    async def found(self, rollout_id: int, model: str) -> tuple[CheckFound, ...] | None:
+        """The service group of row C9 against the running cluster, once for each rollout. Begins it, and does not wait:
+        None while it is under way.
+        """
+
+
 class Backup(Protocol):
     async def back_up(self, model: str, *, reason: str) -> str:
         """Name of a backup with configuration, state and weights."""
@@ -123,5 +130,6 @@ class World:
     publish: Publish
     judge: Judge
     watch: Watch
+    checks: Checks
     backup: Backup
     clock: Clock
