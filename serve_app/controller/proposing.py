@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from placement.demand import Demand
-from placement.inventory import Inventory
+from placement.inventory import DeviceKind, Inventory
 from placement.plan import Placement, Plan
 from placement.steps import Steps, steps
 from serve_app.config.settings import Settings
@@ -175,7 +175,7 @@ class Proposer:
     ) -> _Question:
         inventory = await self._inventory(settings)
         kind = inventory.devices[0].kind
-        demands, problems = await asyncio.to_thread(demands_for, settings, weights, kind=kind, store=self._store)
+        demands, problems = await asyncio.to_thread(self._demands, settings, weights, kind)
         if not wish.knows_weights:
             _raise_all(problems)
         running = staying(stored.plan, inventory, changed)
@@ -190,6 +190,11 @@ class Proposer:
             running=running,
             headroom=headroom,
         )
+
+    def _demands(
+        self, settings: Settings, weights: Mapping[str, Weights], kind: DeviceKind
+    ) -> tuple[tuple[Demand, ...], dict[str, HeadroomError]]:
+        return demands_for(settings, weights, kind=kind, store=self._store)
 
     async def _inventory(self, settings: Settings) -> Inventory:
         version = self._store.next_plan_version()
