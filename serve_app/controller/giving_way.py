@@ -74,7 +74,15 @@ def room_for(
         return room
     jobs_gone = giving_way(frozenset(idle) - frozenset(needed))
     asleep = who_goes(lambda models: plan_without(models, frozenset(jobs_gone)), needed=needed, candidates=idle)
-    return Room(asleep=asleep, giving_way=jobs_gone) if asleep and jobs_gone else room
+    both = Room(asleep=asleep, giving_way=jobs_gone)
+    return both if asleep and _is_of_use(both, plan_without) else room
+
+
+def _is_of_use(room: Room, plan_without: PlanWithoutBoth) -> bool:
+    """Each model that a job gives way to has more replicas for it."""
+    without = _num_missing(plan_without(room.asleep, frozenset()))
+    missing = _num_missing(plan_without(room.asleep, frozenset(room.giving_way)))
+    return all(missing[model] < without[model] for model in room.giving_way.values())
 
 
 def who_gives_way(

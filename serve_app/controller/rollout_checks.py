@@ -20,7 +20,8 @@ LIMIT_S: Final = 180.0
 PAUSES_S: Final = (2.0, 5.0, 10.0)
 """Before what failed is asked again: a queue that is full for a moment says nothing about weights."""
 _SERVICE: Final = tuple(check for check in Check if check.group is Group.SERVICE)
-_TOO_MANY: Final = "Status 429"
+_SAYS_NOTHING: Final = ("Status 429", "ConnectError", "ConnectTimeout")
+"""A gateway that has too much to do, or is gone."""
 
 
 class Ask(Protocol):
@@ -56,12 +57,11 @@ class LiveChecks:
 
     async def _checked(self, model: str) -> tuple[CheckFound, ...]:
         """Never raises: what cannot be asked is skipped, and says so."""
-        gateways = self._gateways()
-        if not gateways:
+        if not self._gateways():
             return _skipped("No gateway is registered with the controller.")
         try:
             async with asyncio.timeout(LIMIT_S):
-                found = await self._found(gateways[0], model)
+                found = await self._found(model)
         except TimeoutError:
             return _skipped(f"They were not done within {LIMIT_S:.0f} s.")
         except Exception as error:  # noqa: BLE001 - a fault of ours is no fault of the weights
@@ -69,15 +69,18 @@ class LiveChecks:
             return _skipped(f"They could not be asked: {type(error).__name__}.")
         return tuple(_shown(found[check]) for check in _SERVICE)
 
-    async def _found(self, url: str, model: str) -> dict[Check, Outcome]:
-        limits = _limits(self._settings())
-        found = {one.check: one for one in await self._ask(url, model, _SERVICE, limits)}
-        for pause_s in PAUSES_S:
-            failed = [check for check, one in found.items() if one.finding.status is Status.FAIL]
+    async def _found(self, model: str) -> dict[Check, Outcome]:
+        """Each try asks the next gateway: the fault may be that one's own."""
+        found: dict[Check, Outcome] = {}
+        failed = _SERVICE
+        for number, pause_s in enumerate((0.0, *PAUSES_S)):
+            await self._pause(pause_s)
+            gateways = self._gateways()
+            url = gateways[number % len(gateways)]
+            found |= {one.check: one for one in await self._ask(url, model, failed, _limits(self._settings()))}
+            failed = tuple(check for check, one in found.items() if one.finding.status is Status.FAIL)
             if not failed:
                 break
-            await self._pause(pause_s)
-            found |= {one.check: one for one in await self._ask(url, model, failed, limits)}
         return found
 
 
@@ -100,12 +103,11 @@ def _limits(settings: RolloutSettings) -> Limits:
 
 
 def _shown(outcome: Outcome) -> CheckFound:
-    """A gateway that has too much to do says nothing about weights."""
     finding = outcome.finding
-    is_full = finding.status is Status.FAIL and _TOO_MANY in finding.reason
+    says_nothing = finding.status is Status.FAIL and any(words in finding.reason for words in _SAYS_NOTHING)
     return CheckFound(
         check=outcome.check.value,
-        passed=Passed.SKIP if is_full else Passed(finding.status.value),
+        passed=Passed.SKIP if says_nothing else Passed(finding.status.value),
         measured=finding.measured,
         reason=finding.reason,
     )

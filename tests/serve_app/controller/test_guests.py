@@ -14,8 +14,10 @@ from placement.demand import Demand
 from placement.inventory import DeviceHealth, Inventory
 from placement.policy import Policy
 from placement.solver import solve
+from serve_app.api.wire import ModelAction, ModelAnswer
 from serve_app.controller.apply import Applier
 from serve_app.controller.bringup import Bringup
+from serve_app.controller.change_spans import Trigger
 from serve_app.controller.claims import Slot
 from serve_app.controller.conditions import USABLE, Conditions
 from serve_app.controller.fleet_link import FleetLink
@@ -76,7 +78,7 @@ class PaperGuests(Guests):
         return {device: one.value for device, one in self.health.items() if one not in USABLE}
 
 
-async def _nobody_sleeps(*_: object) -> None:  # type: ignore[misc]
+async def _nobody_sleeps(action: ModelAction, model: str, trigger: Trigger) -> ModelAnswer:
     raise AssertionError("no model is idle here")
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 
+import pytest
+
 from serve_app.config.settings import RolloutSettings
 from serve_app.controller.rollout_checks import PAUSES_S, LiveChecks
 from serve_app.rollout.triggers import CheckFound, Passed
@@ -39,10 +41,12 @@ class Scene:
         self.pauses_s.append(pause_s)
 
     async def found(self, rollout_id: int = 1) -> dict[str, CheckFound]:
+        found = await self.checks.found(rollout_id, "mini")
         for _ in range(50):
-            await asyncio.sleep(0)
-            if (found := await self.checks.found(rollout_id, "mini")) is not None:
+            if found is not None:
                 break
+            await asyncio.sleep(0)
+            found = await self.checks.found(rollout_id, "mini")
         assert found is not None
         return {one.check: one for one in found}
 
@@ -75,10 +79,16 @@ class TestTheChecksAfterASwitch:
         scene = Scene(lambda check, _: BAD if check is Check.CHAT else GOOD)
         found = await scene.found()
         assert (found["service.chat"].passed, found["service.chat"].reason) == (Passed.FAIL, BAD.reason)
-        assert scene.pauses_s == list(PAUSES_S)
+        assert scene.pauses_s == [0.0, *PAUSES_S]
 
-    async def test_say_nothing_where_a_gateway_has_too_much_to_do(self) -> None:
-        full = Finding(status=Status.FAIL, reason="Mode 'fast': Status 429: too many requests.")
+    async def test_ask_another_gateway_each_time(self) -> None:
+        scene = Scene(lambda *_: BAD, gateways=("http://a", "http://b"))
+        await scene.found()
+        assert [url for url, *_ in scene.asked] == ["http://a", "http://b", "http://a", "http://b"]
+
+    @pytest.mark.parametrize("reason", ["Mode 'fast': Status 429: too many requests.", "ConnectError: no answer"])
+    async def test_say_nothing_where_a_gateway_has_too_much_to_do_or_is_gone(self, reason: str) -> None:
+        full = Finding(status=Status.FAIL, reason=reason)
         assert (await Scene(lambda *_: full).found())["service.chat"].passed is Passed.SKIP
 
     async def test_skip_what_was_skipped_and_say_why(self) -> None:
