@@ -68,21 +68,16 @@ def room_for(
             lambda gone: plan_without(models, gone), priorities=priorities, jobs=may, min_hold_s=min_hold_s
         )
 
+    def are_served(room: Room) -> bool:
+        return not refused(plan_without(room.asleep, frozenset(room.giving_way))) & set(needed)
+
     room = Room(asleep=asleep, giving_way=giving_way(asleep))
-    plan = plan_without(room.asleep, frozenset(room.giving_way))
-    if not idle or asleep or not refused(plan) & set(needed):
+    if not idle or asleep or are_served(room):
         return room
-    jobs_gone = giving_way(frozenset(idle) - frozenset(needed))
-    asleep = who_goes(lambda models: plan_without(models, frozenset(jobs_gone)), needed=needed, candidates=idle)
-    both = Room(asleep=asleep, giving_way=jobs_gone)
-    return both if asleep and _is_of_use(both, plan_without) else room
-
-
-def _is_of_use(room: Room, plan_without: PlanWithoutBoth) -> bool:
-    """Each model that a job gives way to has more replicas for it."""
-    without = _num_missing(plan_without(room.asleep, frozenset()))
-    missing = _num_missing(plan_without(room.asleep, frozenset(room.giving_way)))
-    return all(missing[model] < without[model] for model in room.giving_way.values())
+    gone = frozenset(giving_way(frozenset(idle) - frozenset(needed)))
+    asleep = who_goes(lambda models: plan_without(models, gone), needed=needed, candidates=idle)
+    both = Room(asleep=asleep, giving_way=giving_way(asleep))  # with fewer asleep, some of them would go for nothing
+    return both if asleep and are_served(both) else room
 
 
 def who_gives_way(

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from placement.demand import Demand
 from placement.inventory import Inventory
-from placement.plan import Placement, Plan
+from placement.plan import Placement, Plan, Refusal, RefusalKind
 from placement.policy import Policy
 from placement.solver import solve
 from serve_app.controller.conditions import Conditions
@@ -192,3 +192,50 @@ class TestWaiting:
         args = {"priorities": cluster.priorities, "jobs": cluster.jobs, "min_hold_s": HOLD_S}
         assert waits_for_jobs(refusals, **args) == {"low"}  # type: ignore[arg-type]
         assert waits_for_jobs((), **args) == frozenset()  # type: ignore[arg-type]
+
+
+NEEDS = {"n": ({"i1"}, {"k"}), "x": ({"i1", "i2"}, {"j"})}
+"""What each model needs gone before it has room: idle models, and jobs."""
+
+
+def on_paper(models: frozenset[str], jobs: frozenset[str]) -> Plan:
+    short = [one for one, (idle, held) in NEEDS.items() if one not in models and not (idle <= models and held <= jobs)]
+    return replace(solve(ONE, (), Policy()), refusals=tuple(refusing(model) for model in short))
+
+
+def refusing(model: str) -> Refusal:
+    return Refusal(
+        model=model,
+        num_replicas=1,
+        kind=RefusalKind.BLOCKED,
+        causes=(),
+        needed_bytes=1,
+        best_device=None,
+        best_room_bytes=0,
+        advice="",
+        message="No room.",
+    )
+
+
+class TestPlansOnPaper:
+    def test_a_job_does_not_go_for_a_model_that_would_need_more_to_sleep_than_do(self) -> None:
+        """`x` would have room if all idle models slept, but only `i1` does, for `n`."""
+        jobs = [RunningJob(name="j", priority=5, held_s=100.0), RunningJob(name="k", priority=0, held_s=100.0)]
+        room = room_for(
+            on_paper,
+            needed={"n"},
+            idle=["i1", "i2"],
+            priorities={"n": 1, "x": 9},
+            jobs=jobs,
+            min_hold_s=HOLD_S,
+        )
+        assert room == Room(asleep=frozenset({"i1"}), giving_way={"k": "n"})
+
+    def test_a_job_whose_room_would_cost_another_model_its_place_stays(self) -> None:
+        refusals = {frozenset(): ["m"], frozenset("a"): ["other"], frozenset("b"): [], frozenset("ab"): []}
+
+        def plan(jobs: frozenset[str]) -> Plan:
+            return replace(solve(ONE, (), Policy()), refusals=tuple(refusing(one) for one in refusals[jobs]))
+
+        jobs = [RunningJob(name=name, priority=number, held_s=100.0) for number, name in enumerate("ab")]
+        assert who_gives_way(plan, priorities={"m": 9}, jobs=jobs, min_hold_s=HOLD_S) == {"b": "m"}
