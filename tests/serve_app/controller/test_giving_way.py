@@ -117,6 +117,15 @@ class TestWhoGivesWay:
         jobs = {"a": ("n/gpu-0", 6, 5), "b": ("n/gpu-1", 6, 5)}
         assert Cluster(TWO, *demands, jobs=jobs).goes() in ({"a": "high"}, {"b": "high"})
 
+    def test_of_very_many_none_that_could_stay(self) -> None:
+        """More than can all be compared: no smallest set is promised then, but none goes needlessly."""
+        jobs = {f"j{number:02}": ("n/gpu-0", 1, number) for number in range(12)}
+        cluster = Cluster(fleet("n: 1x20GiB"), demand("m", gib=7, priority=99), jobs=jobs)
+        chosen = frozenset(cluster.goes())
+        assert not cluster.plan_without(frozenset(), chosen).refusals
+        assert all(cluster.plan_without(frozenset(), chosen - {one}).refusals for one in chosen)
+        assert chosen == {"j00", "j01", "j02"}
+
     def test_a_node_for_training_alone_takes_no_model_when_its_job_goes(self) -> None:
         inventory = replace(ONE, nodes=(replace(ONE.nodes[0], roles=frozenset({"training"})),))
         assert Cluster(inventory, demand("m", gib=5, priority=9), jobs={"j": ("n/gpu-0", 4, 1)}).goes() == {}
