@@ -173,6 +173,8 @@ def decide(record: Record, event: Event, *, elapsed_s: float, unix_s: float, pol
     match event:
         case _ if record.is_over:
             return Move(record=record)
+        case Done() if record.hold is Hold.HELD:  # nothing runs that could be done
+            return Move(record=record)
         case Done():
             return _done(replace(record, learned=event.learned), unix_s=unix_s, policy=policy)
         case Failed():

@@ -184,6 +184,10 @@ class TestAPerson:
         resumed = after(held.record, Asked(command=Command.RESUME, by="x"))
         assert (resumed.record.hold, resumed.effect) == (Hold.FREE, Effect.PREPARE)
 
+    def test_holds_what_is_held_whatever_is_said_to_be_done(self) -> None:
+        held = replace(record(Stage.BACKED_UP), hold=Hold.HELD)
+        assert after(held, Done(learned=held.learned)).record.stage is Stage.BACKED_UP
+
     def test_who_thinks_better_of_a_pause_begins_nothing_twice(self) -> None:
         paused = after(record(Stage.SHIPPING), Asked(command=Command.PAUSE, by="x"))
         assert after(paused.record, Asked(command=Command.RESUME, by="x")).effect is None
