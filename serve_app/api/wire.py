@@ -145,6 +145,8 @@ class ApplyAnswer(WireModel):
     steps: dict[str, Any] | None = None
     resting: dict[str, str] = {}
     """Models that do not run afterwards although the file names them, and why."""
+    giving_way: dict[str, str] = {}
+    """Running jobs that go back to their queue first, and why."""
 
 
 class TtlView(WireModel):

@@ -117,6 +117,8 @@ def _show(answer: ApplyAnswer, *, as_json: bool) -> tuple[Plan, Steps]:
         draw_steps(console(), steps)
         for model, reason in answer.resting.items():
             click.echo(f"  '{model}' rests: {reason}")
+        for job, reason in answer.giving_way.items():
+            click.echo(f"  '{job}' goes back to its queue: {reason}")
     return plan, steps
 
 

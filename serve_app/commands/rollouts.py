@@ -205,6 +205,7 @@ def _facts(one: RolloutView) -> list[tuple[str, str]]:
         ("shipped", _shipped(one)),
         ("canary", "" if one.canary_accuracy is None else f"{one.canary_accuracy:.1%} of the test set"),
         ("gates closed", "" if one.closed_s is None else _took(one.closed_s)),
+        ("checks", _checks(one)),
         ("memory", "" if one.reload_vram_gb is None else f"{one.reload_vram_gb:.2f} GiB"),
         ("backup", one.backup or ""),
         ("trace", one.trace_id or ""),
@@ -212,6 +213,19 @@ def _facts(one: RolloutView) -> list[tuple[str, str]]:
         ("late", "the old weights were not back in time" if one.is_late else ""),
     ]
     return [(name, value) for name, value in facts if value]
+
+
+def _checks(one: RolloutView) -> str:
+    """How many of each, and those that did not pass with their reason."""
+    if one.checks is None:
+        return ""
+    counts = ", ".join(
+        f"{num} {status}"
+        for status in ("PASS", "FAIL", "SKIP")
+        if (num := sum(found.status == status for found in one.checks))
+    )
+    told = [f"{found.check} {found.status}: {found.reason}" for found in one.checks if found.status != "PASS"]
+    return "; ".join([counts, *told])
 
 
 def _way(one: RolloutView) -> str:

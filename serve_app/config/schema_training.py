@@ -26,6 +26,11 @@ class TrainingSection(Section):
         ge=0.0,
         le=315_360_000.0,
         description="Age at which checkpoints that nobody needs go to the archive, in seconds; 0 never.",
+    min_hold_s: float = Field(
+        60.0,
+        ge=0.0,
+        le=86_400.0,
+        description="How long a job has its devices at least before it gives way to a model of higher priority.",
     )
 
 
@@ -45,4 +50,16 @@ class RolloutsSection(Section):
     )
     candidate_port: int = Field(
         5571, ge=1024, le=65535, description="Port of the candidate's engine; any free one when it is taken."
+    )
+    check: bool = Field(
+        True, description="Check the service (`headroom validate`) after each switch; a failure returns."
+    )
+    check_request_s: float = Field(
+        5.0, gt=0.0, le=3600.0, description="Longest time of one token in these checks, while callers ask too."
+    )
+    check_connect_s: float = Field(
+        1.0, gt=0.0, le=3600.0, description="Longest time of a connection to a gateway in these checks, in seconds."
+    )
+    check_metrics_s: float = Field(
+        30.0, gt=0.0, le=3600.0, description="Longest time until a request shows in the metrics, in seconds."
     )

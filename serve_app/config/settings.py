@@ -201,21 +201,29 @@ class TrainingSettings:
     """`compare_bytes` on one device for the engine that scores; `test_every_s` 0 never asks.
 
     `archive_after_s` 0 never archives.
+    No job gives way to a model before it has had its devices for `min_hold_s`.
     """
 
     compare: bool = True
     compare_bytes: int = 3 * 2**30
     test_every_s: float = 86_400.0
     archive_after_s: float = 2_592_000.0
+    min_hold_s: float = 60.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RolloutSettings:
+    """`check_*` are limits of the checks after a switch, where callers ask too: wider than those of row C9."""
+
     auto: bool = False
     canary_share: float = 0.1
     canary_s: float = 60.0
     observe_s: float = 86_400.0
     candidate_port: int = 5571
+    check: bool = True
+    check_request_s: float = 5.0
+    check_connect_s: float = 1.0
+    check_metrics_s: float = 30.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -21,6 +21,7 @@ from serve_app.controller.fleet_link import FleetLink
 from serve_app.controller.ledger import Ledger
 from serve_app.controller.lifecycle import Lifecycle, Rest
 from serve_app.controller.planning import StoredPlan
+from serve_app.controller.preemption_desk import PreemptionDesk
 from serve_app.controller.proposal import Proposal
 from serve_app.controller.proposing import AS_IT_IS, Proposer, Wish
 from serve_app.controller.retirement import Retirement
@@ -66,6 +67,7 @@ class Applier:
         store: Store,
         lifecycle: Lifecycle,
         retirement: Retirement,
+        preemption: PreemptionDesk,
         publish: Callable[[], None],
     ) -> None:
         self._proposer = proposer
@@ -75,6 +77,7 @@ class Applier:
         self._store = store
         self._lifecycle = lifecycle
         self._retired = retirement.retired
+        self._preemption = preemption
         self._publish = publish
         self._planning = False
         self._asked: dict[str, int] = {}
@@ -128,10 +131,12 @@ class Applier:
         now = tuple(self._ledger.slots.values())
         self._asked = {one.name: one.num_replicas for one in deployments_of(now)}
         target = _stored(proposal, retiring=tuple(slot for slot in now if slot not in proposal.slots))
+        self._preemption.tell(proposal.giving_way)
         self._rest(proposal.resting)
         self._bringup.save(target)
         self._turn_to(target, proposal.settings, proposal.weights)
         try:
+            await self._jobs_left(proposal.giving_way)
             await self._fleet.prepare(proposal.inventory)
             self._give_up_lost(proposal)
             for number, batch in enumerate(batches):
@@ -150,6 +155,12 @@ class Applier:
         self._bringup.save(_stored(proposal))
         self.progress = replace(self.progress, status=ApplyStatus.DONE, done=len(batches), doing="")
         return True
+
+    async def _jobs_left(self, names: Collection[str]) -> None:
+        """The plan that has their room is in force already, so nobody else takes it meanwhile."""
+        if names:
+            self.progress = replace(self.progress, doing=f"waiting for {', '.join(sorted(names))} to leave")
+            await self._preemption.left(names)
 
     # -- one batch -----------------------------------------------------------------------------------
 

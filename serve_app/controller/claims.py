@@ -7,6 +7,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from placement.inventory import DeviceKind
+from serve_app.engines.fingerprint import Fingerprint
 from serve_app.engines.spec import EngineArguments
 from serve_app.fleet.groups import Seat
 from serve_app.fleet.measurements import HeldBytes
@@ -70,6 +71,8 @@ class Claim:
     slot: Slot
     epoch: int
     internal_secret: str
+    expected: Fingerprint | None = None
+    """What its engine must say before it may serve; None: nobody knows yet."""
 
 
 class Told(StrEnum):

@@ -10,6 +10,7 @@ from serve_app.controller.claims import Weights
 from serve_app.controller.ledger import Ledger, Tenure
 from serve_app.controller.served import show_link
 from serve_app.controller.store import Store
+from serve_app.engines.fingerprint import Fingerprint
 from serve_app.errors import HeadroomError
 
 
@@ -26,8 +27,10 @@ class Commit:
         """None: nobody serves it, or it has no checkpoint."""
         return self._bringup.state.weights.get(model)
 
-    def commit(self, model: str, weights: Weights) -> tuple[Tenure, ...]:
+    def commit(self, model: str, weights: Weights, words: Fingerprint | None) -> tuple[Tenure, ...]:
         """Repeated, it makes everything follow again. Returns the replicas that have other weights.
+
+        `words` are what these weights say; None: whoever starts first is believed.
 
         Not to be called while another change is planned or carried out.
 
@@ -43,6 +46,8 @@ class Commit:
         with self._store.served.together():
             self._store.served.save(settings, weights)
             bringup.save(target)
+            if words is not None:
+                self._store.words.committed((slot for slot in slots if slot.model == model), words)
         bringup.state.weights = every
         bringup.take_over(target)
         strays = self._ledger.reweigh(model, weights)

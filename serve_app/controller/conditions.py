@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from placement.inventory import Device, DeviceHealth, Holding, HoldingKind, Inventory, Node
@@ -59,6 +59,13 @@ class Conditions:
             for node in inventory.nodes
         )
         return replace(inventory, nodes=tuple(nodes))
+
+    def without_guests(self, names: Collection[str]) -> Conditions:
+        left = {
+            device: {name: size for name, size in guests.items() if name not in names}
+            for device, guests in self.guests.items()
+        }
+        return replace(self, guests=left)
 
     def unusable(self, device: Device) -> str:
         """Why nothing may lie there; empty when something may. What is known now goes before an older inventory."""

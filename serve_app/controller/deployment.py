@@ -41,6 +41,7 @@ from serve_app.controller.ledger import Ledger, Tenure
 from serve_app.controller.lifecycle import Lifecycle
 from serve_app.controller.live_settings import LiveSettings
 from serve_app.controller.model_actions import ModelActions
+from serve_app.controller.preemption_desk import PreemptionDesk
 from serve_app.controller.proposing import Proposer
 from serve_app.controller.publish import Publisher
 from serve_app.controller.replan import Replanner
@@ -51,6 +52,7 @@ from serve_app.controller.scaling_sight import Seen
 from serve_app.controller.store import Store
 from serve_app.controller.telemetry import ControllerTelemetry
 from serve_app.controller.turns import kept
+from serve_app.engines.fingerprint import Fingerprint
 from serve_app.fleet.actors import DeviceReading
 from serve_app.fleet.measurements import store_path
 from serve_app.fleet.process_memory import ProcessKey
@@ -117,6 +119,7 @@ class Controller:
             on_change=self._publish,
             spawn=self._spawn,
         )
+        self._preemption = PreemptionDesk(stays=lambda: self._guests.stays, jobs=lambda: self._learning.jobs.service)
         self._applier, self._actions, self._replanner = self._changers()
         self._guests = Guests(
             bringup=self._bringup,
@@ -173,6 +176,7 @@ class Controller:
             temperature_c=self._desk.temperature_c,
             secret=self._publisher.secret,
             lost=self._lost,
+            gateways=lambda: [peer.url for peer in self._publisher.table().peers],
             most_jobs=lambda: self._scaling.max_jobs,
             publish=self._publish,
             alerts=self._desk.model_alerts,
@@ -215,6 +219,7 @@ class Controller:
             store=store,
             lifecycle=self._lifecycle,
             conditions=self._conditions,
+            jobs=self._preemption.running,
         )
         applier = Applier(
             proposer=proposer,
@@ -224,6 +229,7 @@ class Controller:
             store=store,
             lifecycle=self._lifecycle,
             retirement=self._retirement,
+            preemption=self._preemption,
             publish=self._publish,
         )
         actions = ModelActions(
@@ -235,7 +241,16 @@ class Controller:
             publish=self._publish,
             spawn=self._spawn,
         )
-        return applier, actions, Replanner(applier=applier, bringup=bringup, fleet=fleet, conditions=self._conditions)
+        return applier, actions, self._made_replanner(applier)
+
+    def _made_replanner(self, applier: Applier) -> Replanner:
+        return Replanner(
+            applier=applier,
+            bringup=self._bringup,
+            fleet=self._fleet,
+            conditions=self._conditions,
+            jobs=self._preemption.running,
+        )
 
     # -- asked by engine replicas ------------------------------------------------------------------
 
@@ -248,7 +263,8 @@ class Controller:
             return answer
         self._store.save_tenure(answer)
         slot = self._ledger.slots[answer.slot]
-        return Claim(slot=slot, epoch=answer.epoch, internal_secret=self._publisher.secret)
+        expected = self._store.words.of(slot)
+        return Claim(slot=slot, epoch=answer.epoch, internal_secret=self._publisher.secret, expected=expected)
 
     async def hold(self, slot: str, epoch: int, shares: list[Any]) -> None:
         """The replica's shares exist: from now on their death is the replica's."""
@@ -263,7 +279,8 @@ class Controller:
             return True
         return answer
 
-    async def ready(self, slot: str, epoch: int, report: ReadyReport) -> None:
+    async def ready(self, slot: str, epoch: int, report: ReadyReport, said: Fingerprint) -> None:
+        """`said` is what the engine says to the fixed prompts."""
         await self._bringup.restored.wait()
         tenure = self._ledger.ready(slot=slot, epoch=epoch, report=report)
         if tenure is None:
@@ -273,6 +290,7 @@ class Controller:
             self._lost(slot, epoch)
             return
         self._store.save_tenure(tenure)
+        self._store.words.believe(self._ledger.slots[slot], said)
         self._bringup.state.problems.pop(self._ledger.slots[slot].model, None)
         self._lifecycle.used(self._ledger.slots[slot].model, now_s=time.monotonic())
         self._bringup.record(self._ledger.slots[slot], tenure, rest_bytes=report.measured_bytes)

@@ -59,10 +59,10 @@ class EngineScaler:
         if count == 0:
             reason = "put to sleep by hand" if by_hand else "scaled to 0"
             resting[model] = Rest(kind=RestKind.ASLEEP, reason=reason)
-            return await self._applier.propose(settings, Wish(resting=resting, knows_weights=True))
+            return await self._applier.propose(settings, Wish(resting=resting, knows_weights=True, jobs_stay=True))
         models = tuple(with_count(one, count) if one.id == model else one for one in settings.models)
         needed = frozenset({model}) if was_resting else frozenset[str]()
-        wish = Wish(resting=resting, needed=needed, knows_weights=True)
+        wish = Wish(resting=resting, needed=needed, knows_weights=True, jobs_stay=not by_hand)
         return await self._applier.propose(replace(settings, models=models), wish)
 
     def _obstacle(self, proposal: Proposal, model: str, count: int) -> str | None:

@@ -8,10 +8,8 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Final
 
-from placement.demand import Demand, Estimate, Part, PartName
 from placement.inventory import Device, Inventory
 from placement.plan import Placement, Plan
 from serve_app.api.wire import ModelAction, ModelAnswer, ModelOutcome
@@ -21,45 +19,17 @@ from serve_app.controller.bringup_state import Phase
 from serve_app.controller.change_spans import Trigger
 from serve_app.controller.conditions import USABLE, Conditions
 from serve_app.controller.fleet_link import FleetLink
+from serve_app.controller.guest import Guest, Place, Stay
 from serve_app.controller.ledger import Ledger
 from serve_app.controller.lifecycle import Lifecycle, awake
 from serve_app.controller.planning import solved, without_ours
 from serve_app.controller.room import who_goes
-from serve_app.fleet.groups import Seat, seats
-from serve_app.fleet.names import TRAINING
+from serve_app.fleet.groups import seats
 from serve_app.logs import logger
 
 _LOOK_S: Final = 0.2
 _SLEEP_LIMIT_S: Final = 120.0
 _BUSY: Final = "Another change of the cluster is under way."
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Guest:
-    """What asks for room: bytes on each of `num_devices` devices of one node with the role."""
-
-    name: str
-    num_bytes: int
-    priority: int
-    num_devices: int = 1
-    role: str = TRAINING
-
-    def demand(self) -> Demand:
-        part = Part(name=PartName.CONTEXT, num_bytes=self.num_bytes, source="asked for")
-        return Demand(
-            model=self.name,
-            num_replicas=1,
-            priority=self.priority,
-            estimate=Estimate(parts=(part,)),
-            tensor_parallel=self.num_devices,
-        )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Place:
-    node: str
-    seats: tuple[Seat, ...]
-    device_uuids: tuple[str, ...]
 
 
 class Guests:
@@ -83,20 +53,21 @@ class Guests:
         self._conditions = conditions
         self._applier = applier
         self._act = act
-        self._held: dict[str, tuple[Guest, tuple[str, ...]]] = {}
+        self._held: dict[str, Stay] = {}
         self._turn = asyncio.Lock()
 
     @property
     def by_device(self) -> Mapping[str, Mapping[str, int]]:
         """Bytes of every guest, by device."""
         held: dict[str, dict[str, int]] = {}
-        for guest, devices in self._held.values():
-            for device in devices:
-                held.setdefault(device, {})[guest.name] = guest.num_bytes
+        for stay in self._held.values():
+            for device in stay.devices:
+                held.setdefault(device, {})[stay.guest.name] = stay.guest.num_bytes
         return held
 
-    def on(self, device: str) -> tuple[str, ...]:
-        return tuple(name for name, (_, devices) in self._held.items() if device in devices)
+    @property
+    def stays(self) -> Sequence[Stay]:
+        return tuple(self._held.values())
 
     async def place(self, guest: Guest) -> Place | str:
         """A place, held from now on until `leave`; or the sentence that says why there is none now."""
@@ -128,7 +99,7 @@ class Guests:
 
     def hold(self, guest: Guest, devices: Sequence[str]) -> None:
         """It is there already, as after a restart of the controller."""
-        self._held[guest.name] = (guest, tuple(devices))
+        self._held[guest.name] = Stay(guest=guest, devices=tuple(devices), since_s=time.monotonic())
 
     def leave(self, name: str) -> None:
         self._held.pop(name, None)
@@ -183,7 +154,7 @@ class Guests:
         return not self._applier.occupied
 
     def _taken(self, guest: Guest, placement: Placement, inventory: Inventory) -> Place:
-        self._held[guest.name] = (guest, placement.devices)
+        self.hold(guest, placement.devices)
         node = next(node for node in inventory.nodes if node.name == placement.node)
         by_device = {seat.device: seat for seat in seats(node)}
         uuids = {device.id: device.uuid for device in node.devices}

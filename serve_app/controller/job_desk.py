@@ -15,7 +15,8 @@ import ray
 
 from placement.errors import PlacementError
 from serve_app.controller.fleet_link import FleetLink
-from serve_app.controller.guests import Guest, Guests
+from serve_app.controller.guest import Guest
+from serve_app.controller.guests import Guests
 from serve_app.controller.store import Store
 from serve_app.controller.training_status import TrainingStatus
 from serve_app.errors import FleetUnready
@@ -50,12 +51,7 @@ class SharePlacer:
         """Epochs of shares that are held for scorings."""
 
     async def place(self, job: Job) -> Placed | Blocked:
-        guest = Guest(
-            name=guest_name(job.id),
-            num_bytes=job.spec.num_bytes,
-            priority=job.spec.priority,
-            num_devices=job.spec.num_devices,
-        )
+        guest = guest_of(job)
         most, num_held = self._most(), len(self._shares) - len(self._scorings)
         is_scoring = job.spec.kind is JobKind.SCORE
         if not is_scoring and num_held >= most:
@@ -140,22 +136,32 @@ class JobDesk:
 
     def unusable(self, devices: Mapping[str, str], nodes: Iterable[str]) -> None:
         """Jobs on these devices (each with its reason) go back to the queue; so do those on nodes that are gone."""
-        for device, why in devices.items():
-            for job in self.service.running_on(device):
-                if self.service.preempt(job.id, message=f"{device} is {why}."):
-                    _log.warning("a job goes back to its queue", job=job.id, device=device, reason=why)
-        for node in nodes:
-            self.service.node_lost(node, message=f"Node {node} is gone.")
-
-    def preempt(self, device: str, *, message: str) -> None:
-        for job in self.service.preempt_device(device, message=message):
-            _log.warning("a job goes back to its queue", job=job, device=device, reason=message)
+        send_back(self.service, devices, nodes)
 
     def _selector(self, node: str) -> Mapping[str, str] | None:
         try:
             return self._fleet.selector(node)
         except KeyError:
             return None
+
+
+def send_back(service: JobService, devices: Mapping[str, str], nodes: Iterable[str]) -> None:
+    """Each job hears it once, however often it is said. Raises: sqlite3.Error; then it runs on."""
+    for device, why in devices.items():
+        for job in service.running_on(device):
+            if job.stop is None and service.preempt(job.id, message=f"{device} is {why}."):
+                _log.warning("a job goes back to its queue", job=job.id, device=device, reason=why)
+    for node in nodes:
+        service.node_lost(node, message=f"Node {node} is gone.")
+
+
+def guest_of(job: Job) -> Guest:
+    return Guest(
+        name=guest_name(job.id),
+        num_bytes=job.spec.num_bytes,
+        priority=job.spec.priority,
+        num_devices=job.spec.num_devices,
+    )
 
 
 def guest_name(job: str) -> str:

@@ -30,6 +30,7 @@ from serve_app.controller.live_settings import LiveSettings
 from serve_app.controller.model_alerts import ModelAlerts
 from serve_app.controller.retirement import Retirement
 from serve_app.controller.rollout_backup import LiveBackup
+from serve_app.controller.rollout_checks import LiveChecks, asks_with
 from serve_app.controller.rollout_desk import RolloutDesk, SystemClock
 from serve_app.controller.rollout_publish import Canaries, LivePublish
 from serve_app.controller.rollout_replicas import LiveReplicas
@@ -53,7 +54,10 @@ Page = Callable[[ControlAsked], Awaitable[ControlAnswer]]
 
 
 class Learning:
-    """`lost` ends a replica, `publish` tells gateways, `readings` are what wardens measured last."""
+    """`lost` ends a replica, `publish` tells gateways, `readings` are what wardens measured last.
+
+    `gateways` are the addresses of gateways now.
+    """
 
     def __init__(
         self,
@@ -72,6 +76,7 @@ class Learning:
         temperature_c: Callable[[str], float | None],
         secret: str,
         lost: Callable[[str, int], None],
+        gateways: Callable[[], Sequence[str]],
         most_jobs: Callable[[], int],
         publish: Callable[[], None],
         alerts: ModelAlerts,
@@ -131,6 +136,7 @@ class Learning:
                 temperature_c=temperature_c,
                 live=lambda: self._nodes,
             ),
+            checks=LiveChecks(gateways=gateways, settings=lambda: bringup.settings.rollouts, ask=asks_with(secret)),
             backup=LiveBackup(bringup=bringup, arguments=live.arguments, apply=self._applied),
             clock=SystemClock(),
         )

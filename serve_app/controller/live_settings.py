@@ -113,7 +113,8 @@ def _answer(outcome: ApplyOutcome, message: str, proposal: Proposal | None = Non
         return told
     shown = {"plan": proposal.plan, "inventory": proposal.inventory, "steps": proposal.steps}
     resting = {model: rest.reason for model, rest in proposal.resting.items()}
-    return told | {name: to_json_value(value) for name, value in shown.items()} | {"resting": resting}
+    others = {"resting": resting, "giving_way": dict(proposal.giving_way)}
+    return told | {name: to_json_value(value) for name, value in shown.items()} | others
 
 
 _log = logger("headroom.controller")

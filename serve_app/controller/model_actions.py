@@ -66,6 +66,7 @@ class ModelActions:
             case ModelAction.SLEEP:
                 return await self._away(model, RestKind.ASLEEP, trigger)
             case ModelAction.UNLOAD:
+                self._store.words.forget(model)  # a person's way out when the machine, not the weights, says otherwise
                 return await self._away(model, RestKind.UNLOADED, trigger)
             case _:
                 assert_never(action)
@@ -93,6 +94,8 @@ class ModelActions:
             return _said(ModelOutcome.REFUSED, refusal.message)
         slept = sorted(set(proposal.resting) - set(resting))
         for_room = f" {', '.join(slept)} goes to sleep for it." if slept else ""
+        if proposal.giving_way:
+            for_room += f" {', '.join(sorted(proposal.giving_way))} goes back to the queue."
         return self._accepted(proposal, f"'{model}' loads.{for_room}", model=model, trigger=trigger)
 
     async def _away(self, model: str, kind: RestKind, trigger: Trigger) -> ModelAnswer:
@@ -108,7 +111,7 @@ class ModelActions:
             self._store.save_lifecycle(self._lifecycle.state)
             self._publish()
             return _said(ModelOutcome.DONE, f"'{model}' is {kind.value}.")
-        proposal = await self._proposal(Wish(resting=resting, knows_weights=True))
+        proposal = await self._proposal(Wish(resting=resting, knows_weights=True, jobs_stay=True))
         if isinstance(proposal, ModelAnswer):
             return proposal
         return self._accepted(proposal, f"'{model}' answers what it has, and ends.", model=model, trigger=trigger)

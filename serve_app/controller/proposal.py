@@ -22,7 +22,8 @@ _LIVE = ("models", "modes")
 class Proposal:
     """`slots` has one entry per placement of `plan`; an engine that may go on keeps its slot of now.
 
-    `resting` are the models that do not run afterwards although `settings` names them.
+    `resting` are the models that do not run afterwards although `settings` names them. `giving_way` are the jobs, by
+    the name of their guest, that go back to their queue first, each with the reason that it is told.
     """
 
     settings: Settings
@@ -33,6 +34,7 @@ class Proposal:
     steps: Steps
     slots: tuple[Slot, ...]
     resting: Mapping[str, Rest] = field(default_factory=dict)
+    giving_way: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def changes_nothing(self) -> bool:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 
 from placement.errors import PlacementError
 from placement.inventory import DeviceHealth, HoldingKind
@@ -17,6 +17,7 @@ from serve_app.controller.bringup import Bringup
 from serve_app.controller.bringup_state import Phase
 from serve_app.controller.conditions import USABLE, Conditions
 from serve_app.controller.fleet_link import FleetLink
+from serve_app.controller.giving_way import RunningJob, waits_for_jobs
 from serve_app.controller.planning import StoredPlan
 from serve_app.controller.proposing import Wish
 from serve_app.controller.turns import kept
@@ -28,13 +29,16 @@ _REST_S = 20.0
 """After a proposal that could not be made or carried out."""
 
 
-def reasons(stored: StoredPlan, live: Collection[str], conditions: Conditions) -> tuple[str, ...]:
+def reasons(
+    stored: StoredPlan, live: Collection[str], conditions: Conditions, *, may_give_way: Collection[str] = ()
+) -> tuple[str, ...]:
     """Why the plan in force should be made again, a clause each; empty when it should not.
 
     A device that comes back, and a job that ends, matter only while something waits for room; a new node is always
-    to be known.
+    to be known. `may_give_way` are jobs that were not counted with yet, as when they have had their minimum time.
     """
-    return tuple(_reasons(stored, live, conditions))
+    jobs = (f"{job} may give way" for job in sorted(may_give_way))
+    return (*_reasons(stored, live, conditions), *jobs)
 
 
 def _reasons(stored: StoredPlan, live: Collection[str], conditions: Conditions) -> Iterator[str]:
@@ -58,15 +62,24 @@ def _reasons(stored: StoredPlan, live: Collection[str], conditions: Conditions) 
 
 
 class Replanner:
-    """`conditions` says what is known of the devices now."""
+    """`conditions` says what is known of the devices now, `jobs` which jobs run."""
 
     def __init__(
-        self, *, applier: Applier, bringup: Bringup, fleet: FleetLink, conditions: Callable[[], Conditions]
+        self,
+        *,
+        applier: Applier,
+        bringup: Bringup,
+        fleet: FleetLink,
+        conditions: Callable[[], Conditions],
+        jobs: Callable[[], Sequence[RunningJob]],
     ) -> None:
         self._applier = applier
         self._bringup = bringup
         self._fleet = fleet
         self._conditions = conditions
+        self._jobs = jobs
+        self._counted_with: tuple[int, frozenset[str]] = (0, frozenset())
+        """The plan in force when jobs that may give way were last counted with, and those jobs."""
         self._before: tuple[str, ...] = ()
         self._not_before_s = 0.0
 
@@ -84,12 +97,22 @@ class Replanner:
         live = await self._fleet.node_names()
         if time.monotonic() >= self._not_before_s and await self._applier.mended(live):
             return
-        why = reasons(stored, live, self._conditions())
+        version, jobs = stored.inventory.version, self._may_give_way(stored)
+        known = self._counted_with[1] if self._counted_with[0] == version else frozenset()
+        why = reasons(stored, live, self._conditions(), may_give_way=jobs - known)
         seen_before, self._before = why == self._before, why
         if why and seen_before and time.monotonic() >= self._not_before_s:
-            await self._plan_again(why)
+            await self._plan_again(why, jobs)
 
-    async def _plan_again(self, why: tuple[str, ...]) -> None:
+    def _may_give_way(self, stored: StoredPlan) -> frozenset[str]:
+        return waits_for_jobs(
+            stored.plan.refusals,
+            priorities={demand.model: demand.priority for demand in stored.demands},
+            jobs=self._jobs(),
+            min_hold_s=self._bringup.settings.training.min_hold_s,
+        )
+
+    async def _plan_again(self, why: tuple[str, ...], jobs: frozenset[str]) -> None:
         try:
             proposal = await self._applier.propose(self._bringup.settings, Wish(knows_weights=True))
         except ApplyBusy:
@@ -106,6 +129,7 @@ class Replanner:
         self._applier.begin(proposal)
         if not await self._applier.carry_out(proposal):
             self._not_before_s = time.monotonic() + _REST_S
+        self._counted_with = (self._bringup.plan.inventory_version, jobs)
 
 
 def _only_silence(why: tuple[str, ...]) -> bool:

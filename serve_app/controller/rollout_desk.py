@@ -141,7 +141,12 @@ class SystemClock:
 
 
 def _policy(settings: RolloutSettings) -> RolloutPolicy:
-    return RolloutPolicy(canary_share=settings.canary_share, canary_s=settings.canary_s, observe_s=settings.observe_s)
+    return RolloutPolicy(
+        canary_share=settings.canary_share,
+        canary_s=settings.canary_s,
+        observe_s=settings.observe_s,
+        has_checks=settings.check,
+    )
 
 
 _log = logger("headroom.rollout")

@@ -11,6 +11,7 @@ from typing import Final
 from serve_app.controller.apply import Applier
 from serve_app.controller.claims import Weights as SlotWeights
 from serve_app.controller.commit import Commit
+from serve_app.engines.fingerprint import Fingerprint
 from serve_app.errors import ApplyBusy
 from serve_app.gateway.routing_table import Canary
 from serve_app.logs import logger
@@ -62,14 +63,14 @@ class LivePublish:
         weights = self._commit.in_force(model)
         return weights.version if weights is not None else ""
 
-    async def commit(self, model: str, weights: Weights) -> None:
+    async def commit(self, model: str, weights: Weights, *, words: Fingerprint | None) -> None:
         until_s = time.monotonic() + _OTHERS_S
         while self._applier.occupied and time.monotonic() < until_s:  # noqa: ASYNC110 - the applier has no event
             await asyncio.sleep(_LOOK_S)
         if self._applier.occupied:
             raise ApplyBusy("Another change of the cluster is under way.", advice="Roll out again when it is done.")
         strays = self._commit.commit(
-            model, SlotWeights(path=Path(weights.path), version=weights.version, step=weights.step)
+            model, SlotWeights(path=Path(weights.path), version=weights.version, step=weights.step), words
         )
         for tenure in strays:
             _log.warning("a replica has weights that serve no more", replica=tenure.marker)

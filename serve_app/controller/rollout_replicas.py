@@ -20,7 +20,8 @@ from serve_app.controller.claims import Slot, SlotState
 from serve_app.controller.claims import Weights as SlotWeights
 from serve_app.controller.deploy import deploy_engines, wait_until_noticed
 from serve_app.controller.fleet_link import FleetLink
-from serve_app.controller.guests import Guest, Guests
+from serve_app.controller.guest import Guest
+from serve_app.controller.guests import Guests
 from serve_app.controller.ledger import Ledger, Tenure
 from serve_app.controller.retirement import Retirement
 from serve_app.controller.slots import deployments_of

@@ -17,6 +17,7 @@ from placement.estimate import Measurement
 from serve_app.controller.ledger import Tenure
 from serve_app.controller.lifecycle import LifecycleState
 from serve_app.controller.served import Served
+from serve_app.controller.words import Words
 from serve_app.fleet.measurements import MEASUREMENT
 
 _SCHEMA = """
@@ -41,6 +42,7 @@ class Store:
         self._db.execute("PRAGMA synchronous=FULL")
         self._db.executescript(_SCHEMA)
         self.served = Served(self._db)
+        self.words = Words(self._db)
 
     @property
     def connection(self) -> sqlite3.Connection:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Final, Protocol
 
@@ -42,12 +42,22 @@ async def _trace(engine: Asked, model: str, prompt: str) -> Trace:
         prompt=prompt,
         tokens=tuple(token.token for token in tokens),
         logprobs=tuple(token.logprob for token in tokens),
+        leads=_leads(tokens),
     )
+
+
+def _leads(tokens: Sequence[_Token]) -> tuple[float, ...]:
+    """Empty where the engine does not name the second likeliest of each."""
+    seconds = [[one.logprob for one in token.top_logprobs if one.token != token.token] for token in tokens]
+    if not all(seconds):
+        return ()
+    return tuple(token.logprob - max(second) for token, second in zip(tokens, seconds, strict=True))
 
 
 def _request(model: str, prompt: str) -> dict[str, object]:
     messages = [{"role": "user", "content": prompt}]
-    return {"model": model, "messages": messages, "temperature": 0, "max_tokens": NUM_TOKENS, "logprobs": True}
+    likeliest = {"logprobs": True, "top_logprobs": 2}
+    return {"model": model, "messages": messages, "temperature": 0, "max_tokens": NUM_TOKENS, **likeliest}
 
 
 def _strange(model: str, reason: str) -> BadAnswer:
@@ -61,9 +71,13 @@ def _strange(model: str, reason: str) -> BadAnswer:
 _SHOWN_BYTES: Final = 300
 
 
-class _Token(BaseModel):
+class _Likely(BaseModel):
     token: str
     logprob: FiniteFloat
+
+
+class _Token(_Likely):
+    top_logprobs: list[_Likely] = []
 
 
 class _Logprobs(BaseModel):

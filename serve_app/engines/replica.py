@@ -20,6 +20,7 @@ from ray import serve
 from serve_app.controller.claims import Claim, ReadyReport, Told, Waiting
 from serve_app.engines.asgi import EngineServer
 from serve_app.engines.environment import engine_environment
+from serve_app.engines.fingerprint import Fingerprint
 from serve_app.engines.peak import PeakSampler, held_by_replica
 from serve_app.engines.protocol import Engine, EngineLaunch
 from serve_app.engines.weights_switch import WeightsSwitch
@@ -77,8 +78,8 @@ class EngineReplica:
         self._app = EngineServer(
             self._engine, secret=self._claim.internal_secret, switch=self._switch, traced=enabled()
         )
-        self._server, report = await self._started()
-        await self._controller.ready.remote(self._claim.slot.name, self._claim.epoch, report)
+        self._server, report, said = await self._started()
+        await self._controller.ready.remote(self._claim.slot.name, self._claim.epoch, report, said)
         self._tasks.append(asyncio.create_task(self._watch()))
         gc.freeze()  # what is there now stays; collections need not walk it
         _log.info("engine ready", **self._facts(), url=report.url, load_s=round(report.load_s, 1))
@@ -177,13 +178,13 @@ class EngineReplica:
                 _log.info("waiting for a turn to start", **self._facts(), reason=reason)
             await asyncio.sleep(_ASK_AGAIN_S)
 
-    async def _started(self) -> tuple[HttpServer, ReadyReport]:
+    async def _started(self) -> tuple[HttpServer, ReadyReport, Fingerprint]:
         began_s = time.monotonic()
         with PeakSampler(marker=os.environ[SHARE_VARIABLE], kind=self._claim.slot.device_kind) as sampler:
             with operation(names.LOAD_MODEL_SPAN.format(self._model)):
                 await self._engine.start()
                 await self._engine.warm_up()
-                await self._switch.prove(None)
+                said = await self._switch.prove(self._claim.expected)
             held = await self._engine.held_bytes()
             load_s = time.monotonic() - began_s
             server = HttpServer(self._app)
@@ -196,7 +197,7 @@ class EngineReplica:
             held=held,
             weights_version=self._claim.slot.weights.version,
         )
-        return server, report
+        return server, report, said
 
     async def _beat(self) -> None:
         """Tell the controller that we live. Told that the claim is gone, end at once."""

@@ -110,8 +110,9 @@ class WeightsSwitch:
         if expected is not None and (why := difference(expected, found)):
             raise EngineStartFailed(
                 f"The weights {self._serving.version} of {self._model!r} do not say what they should: {why}",
-                expected="Expected the answers that were recorded when they were compared.",
-                advice="Verify the checkpoint with `headroom checkpoints verify`.",
+                expected="Expected the answers that were recorded when they were rolled out, or first served here.",
+                advice="Verify the checkpoint with `headroom checkpoints verify`. If the machine has changed and "
+                "not the weights, `headroom models unload` and `load` let the next start be believed.",
             )
         self._serving = replace(self._serving, fingerprint=expected or found)
         return found

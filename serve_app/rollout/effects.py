@@ -8,7 +8,7 @@ from typing import Final
 
 from serve_app.errors import HeadroomError
 from serve_app.rollout.record import Learned, Mode, Record, Room, Way
-from serve_app.rollout.stages import Done, Effect, Event, Failed, RolloutPolicy
+from serve_app.rollout.stages import Done, Effect, Event, Failed, Looked, RolloutPolicy, is_to_be_checked
 from serve_app.rollout.transaction import (
     RolloutFault,
     all_of,
@@ -45,14 +45,16 @@ class Effects:
         except Exception as error:  # noqa: BLE001  # of any kind: all of them turn the rollout back
             return Failed(reason=fault_of(error))
 
-    async def look(self, record: Record, *, is_observing: bool) -> tuple[Trigger, ...]:
+    async def look(self, record: Record, *, is_observing: bool) -> Looked:
         """What is wrong now, the most urgent first. Answers are judged while both versions, or the new one, serve."""
         world = self._world
         found = health_triggers(await world.watch.signals(record.model), is_observing=is_observing)
         if is_observing or record.has_candidate:
             now = await world.judge.traffic(record.model, record.new.version)
             found += answer_triggers(record.learned.before, now)
-        return found
+        to_be_checked = is_observing and is_to_be_checked(record, self._policy)
+        checks = await world.checks.found(record.id, record.model) if to_be_checked else None
+        return Looked(triggers=found, checks=checks)
 
     async def _back_up(self, record: Record, _: str | None) -> Learned:
         backup = await self._world.backup.back_up(record.model, reason=f"before rollout {record.id}")

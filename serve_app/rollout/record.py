@@ -7,7 +7,7 @@ from enum import StrEnum
 from typing import Final
 
 from serve_app.engines.fingerprint import Fingerprint
-from serve_app.rollout.triggers import Traffic, TriggerKind
+from serve_app.rollout.triggers import CheckFound, Traffic, TriggerKind
 
 
 class Stage(StrEnum):
@@ -104,6 +104,7 @@ class Learned:
     closed_s: float | None = None
     """How long the gates were closed, all replicas together."""
     vram_bytes: int | None = None
+    checks: tuple[CheckFound, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -158,7 +158,7 @@ class Runner:
         try:
             async with asyncio.timeout(self._policy.look_limit_s):
                 is_observing = record.stage is Stage.OBSERVING
-                return Looked(triggers=await self._effects.look(record, is_observing=is_observing))
+                return await self._effects.look(record, is_observing=is_observing)
         except Exception as error:  # noqa: BLE001  # whatever the world raises
             log.warning("rollout cannot see", rollout=record.id, stage=record.stage, error=repr(error))
             return Looked(is_blind=True)

@@ -16,7 +16,7 @@ from enum import StrEnum
 from typing import Final
 
 from serve_app.rollout.record import Hold, Kind, Learned, Record, Stage, StageTime, Way, moved
-from serve_app.rollout.triggers import Trigger
+from serve_app.rollout.triggers import CheckFound, Trigger, check_triggers
 
 
 class Effect(StrEnum):
@@ -68,11 +68,13 @@ class TimedOut:
 class Looked:
     """Time has passed, and this is what is wrong, the most urgent first.
 
-    `is_blind`: nobody could tell, so the time proves nothing.
+    `is_blind`: nobody could tell, so the time proves nothing. `checks` are those of the service after the switch, None
+    while they are under way.
     """
 
     triggers: tuple[Trigger, ...] = ()
     is_blind: bool = False
+    checks: tuple[CheckFound, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,6 +103,8 @@ _LIMITS_S: Final[Mapping[Effect, float]] = {
 class RolloutPolicy:
     """`canary_share` is the part of the traffic that the candidate gets, 0 to 1, for `canary_s`.
 
+    With `has_checks` no rollout is finished before the service was checked with the new weights.
+
     Gates are closed for at most `closed_s`, of which running answers may take `drain_s`; one replica is put back
     within `back_s` or told to die.
     """
@@ -108,6 +112,7 @@ class RolloutPolicy:
     canary_share: float = 0.1
     canary_s: float = 60.0
     observe_s: float = 86_400.0
+    has_checks: bool = False
     look_s: float = 5.0
     look_limit_s: float = 10.0
     drain_s: float = 20.0
@@ -168,15 +173,17 @@ def decide(record: Record, event: Event, *, elapsed_s: float, unix_s: float, pol
     match event:
         case _ if record.is_over:
             return Move(record=record)
+        case Done() if record.hold is Hold.HELD:  # nothing runs that could be done
+            return Move(record=record)
         case Done():
-            return _done(replace(record, learned=event.learned), unix_s=unix_s)
+            return _done(replace(record, learned=event.learned), unix_s=unix_s, policy=policy)
         case Failed():
             return _failed(record, event.reason, event.trigger, unix_s=unix_s, policy=policy)
         case TimedOut():
             reason = f"{_EFFECTS[record.stage].value} was not done within {event.limit_s:g} s."
             return _failed(record, reason, None, unix_s=unix_s, policy=policy)
         case Looked():
-            return _looked(record, event.triggers, unix_s=unix_s, policy=policy)
+            return _looked(record, event, unix_s=unix_s, policy=policy)
         case Asked():
             return _asked(record, event, unix_s=unix_s, policy=policy)
 
@@ -203,18 +210,18 @@ def effect_of(record: Record) -> Effect | None:
     return _EFFECTS.get(record.stage)
 
 
-def _done(record: Record, *, unix_s: float) -> Move:
+def _done(record: Record, *, unix_s: float, policy: RolloutPolicy) -> Move:
     if record.stage is Stage.RETURNING:
         return Move(record=moved(record, Stage.RETURNED, unix_s=unix_s))
     if record.stage is Stage.CANARY:  # it stands; now it must prove itself for a while
         return Move(record=replace(record, stood_s=record.spent_s))
-    return _next(record, unix_s=unix_s)
+    return _next(record, unix_s=unix_s, policy=policy)
 
 
-def _next(record: Record, *, unix_s: float) -> Move:
+def _next(record: Record, *, unix_s: float, policy: RolloutPolicy) -> Move:
     path = [stage for stage in PATHS[record.kind] if stage is not Stage.CANARY or _beside(record)]
     following = path[path.index(record.stage) + 1]
-    if following is Stage.OBSERVING and record.observe_s <= 0:
+    if following is Stage.OBSERVING and record.observe_s <= 0 and not is_to_be_checked(record, policy):
         following = Stage.FINISHED
     return _enter(record, following, unix_s=unix_s)
 
@@ -246,15 +253,23 @@ def _return(record: Record, reason: str, trigger: Trigger | None, *, unix_s: flo
     return _enter(record, Stage.REFUSED if is_untouched else Stage.RETURNING, unix_s=unix_s)
 
 
-def _looked(record: Record, triggers: tuple[Trigger, ...], *, unix_s: float, policy: RolloutPolicy) -> Move:
+def is_to_be_checked(record: Record, policy: RolloutPolicy) -> bool:
+    """What goes back, or is read again, is in a hurry; and a return from it would bring back what somebody fled."""
+    return policy.has_checks and record.kind is Kind.FORWARD and record.learned.checks is None
+
+
+def _looked(record: Record, looked: Looked, *, unix_s: float, policy: RolloutPolicy) -> Move:
+    record = replace(record, learned=replace(record.learned, checks=looked.checks or record.learned.checks))
+    triggers = looked.triggers + check_triggers(looked.checks or ())
     if triggers and record.stage is not Stage.RETURNING:
         return _return(record, triggers[0].reason, triggers[0], unix_s=unix_s)
     if record.hold is Hold.HELD:
         return Move(record=record)
     stood_s = record.stood_s if record.stage is Stage.CANARY else None
     is_proven = stood_s is not None and record.spent_s - stood_s >= policy.canary_s
-    is_settled = record.stage is Stage.OBSERVING and record.spent_s >= record.observe_s
-    return _next(record, unix_s=unix_s) if is_proven or is_settled else Move(record=record)
+    is_watched = record.stage is Stage.OBSERVING and record.spent_s >= record.observe_s
+    is_settled = is_watched and not is_to_be_checked(record, policy)
+    return _next(record, unix_s=unix_s, policy=policy) if is_proven or is_settled else Move(record=record)
 
 
 def _asked(record: Record, asked: Asked, *, unix_s: float, policy: RolloutPolicy) -> Move:
@@ -269,7 +284,7 @@ def _asked(record: Record, asked: Asked, *, unix_s: float, policy: RolloutPolicy
         case Command.RESUME:
             return _resumed(record)
         case Command.PROMOTE:
-            return _promoted(replace(record, hold=Hold.FREE), was=record.hold, unix_s=unix_s)
+            return _promoted(replace(record, hold=Hold.FREE), was=record.hold, unix_s=unix_s, policy=policy)
 
 
 def _resumed(record: Record) -> Move:
@@ -278,11 +293,11 @@ def _resumed(record: Record) -> Move:
     return Move(record=free, effect=effect_of(free) if record.hold is Hold.HELD else None)
 
 
-def _promoted(record: Record, *, was: Hold, unix_s: float) -> Move:
+def _promoted(record: Record, *, was: Hold, unix_s: float, policy: RolloutPolicy) -> Move:
     """Ends the waiting, not the checks: a canary that stands goes to the switch, an observation is over."""
     is_waiting = (record.stage is Stage.CANARY and record.has_candidate) or record.stage is Stage.OBSERVING
     if is_waiting:
-        return _next(record, unix_s=unix_s)
+        return _next(record, unix_s=unix_s, policy=policy)
     return Move(record=record, effect=effect_of(record) if was is Hold.HELD else None)
 
 

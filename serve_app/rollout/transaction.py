@@ -41,7 +41,7 @@ async def switch_all(record: Record, world: World, policy: RolloutPolicy, *, tra
     async with asyncio.timeout(policy.closed_s):
         loaded = await _changed(record, serving, world, policy, traceparent)
         await _nobody_came(record.model, serving, world)
-        await world.publish.commit(record.model, record.new)
+        await world.publish.commit(record.model, record.new, words=words_of_new(record))
     await all_of(serving, lambda replica: world.replicas.open(replica, traceparent=traceparent))
     known = [one.vram_bytes for one in loaded if one.vram_bytes is not None]
     vram_bytes = sum(known) if len(known) == len(loaded) else None
@@ -53,7 +53,7 @@ async def settle(record: Record, world: World, policy: RolloutPolicy, *, tracepa
 
     One with others, as when it started while the switch was under way, is told to die: it comes back with the right.
     """
-    await world.publish.commit(record.model, record.new)
+    await world.publish.commit(record.model, record.new, words=words_of_new(record))
     await _end_canary(record.model, world)
     await _open_or_end(record.model, record.new, world, policy, traceparent)
 
@@ -68,7 +68,7 @@ async def put_back(record: Record, world: World, policy: RolloutPolicy, *, trace
     serving = await world.replicas.serving(record.model)
     wrong = [one for one in serving if not is_committed or one.weights != record.old.version]
     lost = await _faults(wrong, lambda one: _back(one, record, world, policy, traceparent), policy.back_s)
-    await world.publish.commit(record.model, record.old)
+    await world.publish.commit(record.model, record.old, words=record.learned.former)
     await all_of(lost, lambda one: world.replicas.die(one, reason=lost[one]))
     await _open_or_end(record.model, record.old, world, policy, traceparent)
 

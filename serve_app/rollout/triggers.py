@@ -6,7 +6,7 @@ of the trigger most like it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
@@ -23,6 +23,7 @@ class TriggerKind(StrEnum):
     QUALITY_WORSE = "quality_worse"
     LATENCY_WORSE = "latency_worse"
     ERRORS_WORSE = "errors_worse"
+    CHECK_FAILED = "check_failed"
 
 
 class TriggerSeverity(StrEnum):
@@ -52,11 +53,13 @@ TRIGGERS: Final[Mapping[TriggerKind, TriggerRule]] = {
     TriggerKind.NODE_UNREACHABLE: TriggerRule(severity=TriggerSeverity.HIGH, within_s=300),
     TriggerKind.WORKER_DEAD: TriggerRule(severity=TriggerSeverity.HIGH, within_s=300),
     TriggerKind.MEMORY_HIGH: TriggerRule(severity=TriggerSeverity.HIGH, within_s=300, limit=0.95, observing_only=True),
+    TriggerKind.CHECK_FAILED: TriggerRule(severity=TriggerSeverity.HIGH, within_s=300, observing_only=True),
     TriggerKind.QUALITY_WORSE: TriggerRule(severity=TriggerSeverity.MEDIUM, within_s=900, limit=0.20),
     TriggerKind.LATENCY_WORSE: TriggerRule(severity=TriggerSeverity.MEDIUM, within_s=900, limit=0.20),
     TriggerKind.ERRORS_WORSE: TriggerRule(severity=TriggerSeverity.MEDIUM, within_s=900, limit=0.05),
 }
-"""The most urgent first. `errors_worse` is ours: row B3 allows 5 % of answers to fail."""
+"""The most urgent first. `errors_worse` is ours: row B3 allows 5 % of answers to fail; so is
+`check_failed`, for row C9 names no time."""
 
 MIN_REQUESTS: Final = 30
 """Fewer answers of one version say nothing about its latency or errors."""
@@ -97,6 +100,24 @@ class Traffic:
     accuracy: float | None = None
 
 
+class Passed(StrEnum):
+    """What became of one check; a skip is neither good nor bad."""
+
+    PASS = "PASS"  # noqa: S105  # no password
+    FAIL = "FAIL"
+    SKIP = "SKIP"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckFound:
+    """One check of the service after the switch. `measured` is for eyes, `reason` why it failed or was skipped."""
+
+    check: str
+    passed: Passed
+    measured: str = ""
+    reason: str = ""
+
+
 def health_triggers(signals: Signals, *, is_observing: bool) -> tuple[Trigger, ...]:
     """The most urgent first."""
     return tuple(one for one in _health(signals) if is_observing or not one.rule.observing_only)
@@ -115,6 +136,15 @@ def quality_trigger(expected: float | None, found: float | None) -> Trigger | No
         return None
     reason = f"The test set scores {found:.1%}, expected {expected:.1%}; more than {limit:.0%} worse is too much."
     return Trigger(kind=TriggerKind.QUALITY_WORSE, reason=reason)
+
+
+def check_triggers(found: Iterable[CheckFound]) -> tuple[Trigger, ...]:
+    """One for each check that failed; what was skipped says nothing."""
+    return tuple(
+        Trigger(kind=TriggerKind.CHECK_FAILED, reason=f"The check {one.check} failed after the switch: {one.reason}")
+        for one in found
+        if one.passed is Passed.FAIL
+    )
 
 
 def _health(signals: Signals) -> Iterator[Trigger]:

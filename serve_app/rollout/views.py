@@ -7,6 +7,7 @@ from typing import Final
 from pydantic import BaseModel, ConfigDict
 
 from serve_app.rollout.record import Record
+from serve_app.rollout.triggers import CheckFound
 
 GIB: Final = 2**30
 
@@ -25,6 +26,13 @@ class RoomView(_View):
     needed_bytes: int
     free_bytes: int
     fits: bool
+
+
+class CheckView(_View):
+    check: str
+    status: str
+    measured: str
+    reason: str
 
 
 class RolloutView(_View):
@@ -54,6 +62,7 @@ class RolloutView(_View):
     shipped_bytes: int | None
     canary_accuracy: float | None
     closed_s: float | None
+    checks: tuple[CheckView, ...] | None
     observe_s: float
     trigger: str | None
     reason: str
@@ -97,6 +106,7 @@ def view_of(record: Record) -> RolloutView:
         shipped_bytes=shipped.num_bytes if shipped else None,
         canary_accuracy=learned.canary_accuracy,
         closed_s=learned.closed_s,
+        checks=None if learned.checks is None else tuple(_check_view(one) for one in learned.checks),
         observe_s=record.observe_s,
         trigger=record.trigger.value if record.trigger else None,
         reason=record.reason,
@@ -104,6 +114,10 @@ def view_of(record: Record) -> RolloutView:
         asked_unix_s=record.asked_unix_s,
         stages=_times(record),
     )
+
+
+def _check_view(found: CheckFound) -> CheckView:
+    return CheckView(check=found.check, status=found.passed.value, measured=found.measured, reason=found.reason)
 
 
 def _times(record: Record) -> tuple[StageView, ...]:

@@ -12,7 +12,7 @@ from typing import Protocol
 
 from serve_app.engines.fingerprint import Fingerprint
 from serve_app.rollout.record import Room, Shipped, Weights
-from serve_app.rollout.triggers import Signals, Traffic
+from serve_app.rollout.triggers import CheckFound, Signals, Traffic
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,9 +80,10 @@ class Publish(Protocol):
     async def committed(self, model: str) -> str:
         """The version that the store says serves the model: the truth after a crash."""
 
-    async def commit(self, model: str, weights: Weights) -> None:
+    async def commit(self, model: str, weights: Weights, *, words: Fingerprint | None) -> None:
         """THE commit point: one store write says which weights serve; then the link `deployed`, the cache epoch and
         the routing table, which lists no replica with other weights, follow it. Repeated, it makes them follow again.
+        `words` are what these weights say to the fixed prompts: whoever starts with them later is held against that.
         """
 
 
@@ -97,6 +98,13 @@ class Judge(Protocol):
 class Watch(Protocol):
     async def signals(self, model: str) -> Signals:
         """What is wrong now where replicas of this model run."""
+
+
+class Checks(Protocol):
+    async def found(self, rollout_id: int, model: str) -> tuple[CheckFound, ...] | None:
+        """The service group of row C9 against the running cluster, once for each rollout. Begins it, and does not wait:
+        None while it is under way.
+        """
 
 
 class Backup(Protocol):
@@ -122,5 +130,6 @@ class World:
     publish: Publish
     judge: Judge
     watch: Watch
+    checks: Checks
     backup: Backup
     clock: Clock

@@ -98,9 +98,11 @@ class Asker:
 
 
 @asynccontextmanager
-async def asking(address: str, *, key: str | None = None) -> AsyncIterator[Asker]:
-    headers = {"authorization": f"Bearer {key}"} if key else {}
-    async with httpx.AsyncClient(base_url=address, headers=headers, trust_env=False) as http:
+async def asking(
+    address: str, *, key: str | None = None, headers: Mapping[str, str] | None = None
+) -> AsyncIterator[Asker]:
+    given = {**(headers or {}), **({"authorization": f"Bearer {key}"} if key else {})}
+    async with httpx.AsyncClient(base_url=address, headers=given, trust_env=False) as http:
         yield Asker(http, f"validation {uuid.uuid4().hex}")
 
 

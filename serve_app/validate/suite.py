@@ -51,10 +51,11 @@ async def service_checks(
     checks: Collection[Check] = (Check.CHAT, Check.STREAM, Check.CACHE, Check.METRIC_TRACE, Check.ERRORS),
     limits: Limits | None = None,
     key: str | None = None,
+    headers: Mapping[str, str] | None = None,
 ) -> tuple[Outcome, ...]:
     """The checks of the service alone, or those of them named, as a rollout asks for them."""
     made = _service(model, limits or Limits())
-    async with asking(base_url, key=key) as asker:
+    async with asking(base_url, key=key, headers=headers) as asker:
         return tuple([Outcome(check=one, finding=await _found(made[one], asker)) for one in made if one in checks])
 
 

@@ -23,6 +23,7 @@ from serve_app.controller.proposal import Proposal
 from serve_app.controller.proposing import AS_IT_IS, Wish
 from serve_app.controller.store import Store
 from serve_app.controller.telemetry import ControllerTelemetry
+from serve_app.engines.fingerprint import Fingerprint
 from tests.serve_app.controller.proposals import SETTINGS, proposal, rests
 from tests.serve_app.controller.test_ledger import WEIGHTS, ledger, slot
 from tests.serve_app.controller.traced import Traced, traced
@@ -132,3 +133,13 @@ class TestSpans:
         assert scene.act(ModelAction.UNLOAD, "mini").outcome is ModelOutcome.DONE
         assert scene.act(ModelAction.LOAD, "base").outcome is ModelOutcome.DONE
         assert seen.names() == set()
+
+
+class TestUnloading:
+    def test_by_hand_lets_the_next_start_be_believed(self, seen: Traced, tmp_path: Path) -> None:
+        words = Store(tmp_path / "state.db").words
+        words.committed([BASE], Fingerprint(traces=()))
+        Scene(seen, tmp_path, held=BASE, resting={}).act(ModelAction.SLEEP, "base")
+        assert words.of(BASE) is not None
+        Scene(seen, tmp_path, held=BASE, resting={}).act(ModelAction.UNLOAD, "base")
+        assert words.of(BASE) is None

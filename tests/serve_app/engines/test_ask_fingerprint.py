@@ -41,9 +41,16 @@ class TestFingerprint:
     async def test_it_is_asked_greedily_for_a_bounded_number_of_tokens(self) -> None:
         engine = Answering(said(("a", -0.5)))
         await fingerprint_of(engine, "mini")
-        assert {(one["temperature"], one["max_tokens"], one["logprobs"]) for one in engine.asked} == {
-            (0, NUM_TOKENS, True)
-        }
+        asked = {(one["temperature"], one["max_tokens"], one["logprobs"], one["top_logprobs"]) for one in engine.asked}
+        assert asked == {(0, NUM_TOKENS, True, 2)}
+
+    async def test_it_says_by_how_much_each_token_led_where_the_engine_tells(self) -> None:
+        likeliest = [{"token": "a", "logprob": -0.5}, {"token": "b", "logprob": -1.75}]
+        content = [{"token": "a", "logprob": -0.5, "top_logprobs": likeliest}]
+        told = {"choices": [{"logprobs": {"content": content}}]}
+        assert {one.leads for one in (await fingerprint_of(Answering(told), "mini")).traces} == {(1.25,)}
+        unsaid = await fingerprint_of(Answering(said(("a", -0.5))), "mini")
+        assert {one.leads for one in unsaid.traces} == {()}
 
     @pytest.mark.parametrize(
         ("body", "status"),

@@ -14,7 +14,7 @@ from serve_app.rollout.service import Ask, RolloutService
 from serve_app.rollout.stages import RolloutPolicy
 from tests.serve_app.rollout.fake_world import MODEL, NEW, Cluster, FakeCatalog, FakeWorld, Killed, Points
 
-POLICY = RolloutPolicy(canary_s=10.0, observe_s=20.0, look_s=5.0)
+POLICY = RolloutPolicy(canary_s=10.0, observe_s=20.0, look_s=5.0, has_checks=True)
 
 
 class KillableLedger(RolloutLedger):

@@ -13,7 +13,7 @@ from pathlib import Path
 from serve_app.engines.fingerprint import PROMPTS, Fingerprint, Trace
 from serve_app.rollout.record import Room, Shipped, Weights
 from serve_app.rollout.service import Checkpoint
-from serve_app.rollout.triggers import Signals, Traffic
+from serve_app.rollout.triggers import CheckFound, Passed, Signals, Traffic
 from serve_app.rollout.world import Loaded, Replica, World
 
 MODEL = "mini"
@@ -72,6 +72,7 @@ class Cluster:
     signals: Signals = field(default_factory=Signals)
     traffic: dict[str, Traffic] = field(default_factory=dict)
     accuracy: float | None = 0.9
+    checks: tuple[CheckFound, ...] = (CheckFound(check="service.chat", passed=Passed.PASS, measured="0.1 s"),)
     num_backups: int = 0
     restored: list[str] = field(default_factory=list)
     deaths: list[str] = field(default_factory=list)
@@ -160,9 +161,19 @@ class FakeWorld:
         self.clock = FakeClock()
         self.asked: list[str] = []
         self.contexts: dict[str, str | None] = {}
+        self.num_checked: dict[int, int] = {}
 
     def world(self) -> World:
-        return World(ship=self, replicas=self, publish=self, judge=self, watch=self, backup=self, clock=self.clock)
+        return World(
+            ship=self,
+            replicas=self,
+            publish=self,
+            judge=self,
+            watch=self,
+            checks=self,
+            backup=self,
+            clock=self.clock,
+        )
 
     async def _do(self, name: str, act: Callable[[], None] = lambda: None, *, of: str | None = None) -> None:
         self.asked.append(name)
@@ -264,7 +275,7 @@ class FakeWorld:
         await self.points.pass_by("committed")
         return self.cluster.committed
 
-    async def commit(self, model: str, weights: Weights) -> None:
+    async def commit(self, model: str, weights: Weights, *, words: Fingerprint | None) -> None:
         if self.cluster.committed != weights.version:
             still = [engine.name for engine in self.cluster.engines.values() if engine.is_open]
             is_return = weights.version == OLD.version  # one whose gate cannot be closed leaves the table with this
@@ -284,6 +295,12 @@ class FakeWorld:
     async def signals(self, model: str) -> Signals:
         await self.points.pass_by("signals")
         return self.cluster.signals
+
+    async def found(self, rollout_id: int, model: str) -> tuple[CheckFound, ...] | None:
+        """Under way at the first look."""
+        await self.points.pass_by("checks")
+        self.num_checked[rollout_id] = self.num_checked.get(rollout_id, 0) + 1
+        return self.cluster.checks if self.num_checked[rollout_id] > 1 else None
 
     def _engine(self, replica: Replica) -> Engine:
         if replica.name == CANDIDATE:

@@ -17,7 +17,7 @@ from serve_app.rollout.rest import answer_rollouts
 from serve_app.rollout.service import RefusalReason, Refused
 from serve_app.rollout.stages import begin
 from serve_app.rollout.status_files import DEPLOYMENT_STATUS, DeploymentStatus
-from serve_app.rollout.triggers import Signals, TriggerKind
+from serve_app.rollout.triggers import CheckFound, Passed, Signals, TriggerKind
 from serve_app.rollout.views import view_of
 from tests.serve_app.rollout.controllers import POLICY, Controller, controller, forward, store
 from tests.serve_app.rollout.fake_world import MODEL, NEW, OLD, Cluster
@@ -81,6 +81,22 @@ class TestARollout:
         cluster.signals = Signals(temperature_c={"n1/gpu-0": 95.0})
         done = await controller(cluster, store()).rollout()
         assert (done.stage, done.trigger) == (Stage.REFUSED, TriggerKind.TEMPERATURE_HIGH)
+
+    async def test_whose_checks_pass_is_finished_with_them_on_record(self) -> None:
+        one = controller(Cluster(), store(), policy=replace(POLICY, has_checks=True))
+        done = await one.rollout(forward(observe_s=0.0))
+        assert done.stage is Stage.FINISHED
+        assert view_of(done).model_dump()["checks"] == (
+            {"check": "service.chat", "status": "PASS", "measured": "0.1 s", "reason": ""},
+        )
+
+    async def test_whose_checks_fail_goes_back_by_itself(self) -> None:
+        cluster = Cluster()
+        cluster.checks = (CheckFound(check="service.chat", passed=Passed.FAIL, reason="Status 500."),)
+        done = await controller(cluster, store(), policy=replace(POLICY, has_checks=True)).rollout()
+        assert (done.stage, done.trigger) == (Stage.RETURNED, TriggerKind.CHECK_FAILED)
+        assert cluster.committed == OLD.version
+        cluster.check_rest()
 
     async def test_that_hangs_is_ended_by_its_limit(self) -> None:
         limits = dict.fromkeys(POLICY.limits_s, 0.0)

@@ -25,7 +25,7 @@ from serve_app.rollout.stages import (
     decide,
     recover,
 )
-from serve_app.rollout.triggers import TRIGGERS, Trigger, TriggerKind
+from serve_app.rollout.triggers import TRIGGERS, CheckFound, Passed, Trigger, TriggerKind
 from tests.serve_app.rollout.fake_world import NEW, OLD
 
 POLICY = RolloutPolicy(canary_s=60.0, observe_s=600.0)
@@ -124,6 +124,52 @@ class TestTime:
         assert after(record(Stage.OBSERVING), Looked(), elapsed_s=600.0).record.stage is Stage.FINISHED
 
 
+def found(passed: Passed) -> tuple[CheckFound, ...]:
+    return (CheckFound(check="service.chat", passed=passed, reason="Status 500."),)
+
+
+class TestTheChecksOfTheService:
+    CHECKED = replace(POLICY, has_checks=True)
+
+    def looked(self, one: Record, event: Looked, *, elapsed_s: float = 1.0) -> Move:
+        return decide(one, event, elapsed_s=elapsed_s, unix_s=0.0, policy=self.CHECKED)
+
+    def test_that_pass_are_on_record_and_change_nothing_else(self) -> None:
+        move = self.looked(record(Stage.OBSERVING), Looked(checks=found(Passed.PASS)))
+        assert (move.record.stage, move.record.learned.checks) == (Stage.OBSERVING, found(Passed.PASS))
+        assert self.looked(move.record, Looked()).record.learned.checks == found(Passed.PASS)
+
+    def test_that_are_skipped_bring_nothing_back(self) -> None:
+        assert self.looked(record(Stage.OBSERVING), Looked(checks=found(Passed.SKIP))).effect is None
+
+    def test_that_fail_bring_the_old_weights_back_with_their_sentence(self) -> None:
+        move = self.looked(record(Stage.OBSERVING), Looked(checks=found(Passed.FAIL)))
+        assert (move.record.stage, move.effect) == (Stage.RETURNING, Effect.RETURN)
+        assert move.record.trigger is TriggerKind.CHECK_FAILED
+        assert move.record.reason == "The check service.chat failed after the switch: Status 500."
+        assert move.record.learned.checks == found(Passed.FAIL)
+
+    def test_come_after_a_device_that_failed(self) -> None:
+        move = self.looked(record(Stage.OBSERVING), Looked(triggers=(HOT,), checks=found(Passed.FAIL)))
+        assert move.record.trigger is HOT.kind
+
+    def test_must_be_known_before_a_rollout_is_finished(self) -> None:
+        unchecked = self.looked(record(Stage.OBSERVING), Looked(), elapsed_s=600.0)
+        assert unchecked.record.stage is Stage.OBSERVING
+        assert self.looked(unchecked.record, Looked(checks=found(Passed.PASS))).record.stage is Stage.FINISHED
+
+    def test_are_made_of_a_rollout_that_is_not_observed_otherwise(self) -> None:
+        settled = replace(record(Stage.COMMITTED), observe_s=0.0)
+        done = Done(learned=settled.learned)
+        assert decide(settled, done, elapsed_s=1.0, unix_s=0.0, policy=self.CHECKED).record.stage is Stage.OBSERVING
+        assert after(settled, done).record.stage is Stage.FINISHED
+
+    def test_are_not_made_of_what_goes_back(self) -> None:
+        back = replace(record(Stage.COMMITTED, kind=Kind.QUICK), observe_s=0.0)
+        move = decide(back, Done(learned=back.learned), elapsed_s=1.0, unix_s=0.0, policy=self.CHECKED)
+        assert move.record.stage is Stage.FINISHED
+
+
 class TestAPerson:
     def test_may_take_back_what_is_observed(self) -> None:
         move = after(record(Stage.OBSERVING), Asked(command=Command.ROLLBACK, by="anna"))
@@ -137,6 +183,10 @@ class TestAPerson:
         assert (held.record.stage, held.record.hold, held.effect) == (Stage.PREPARING, Hold.HELD, None)
         resumed = after(held.record, Asked(command=Command.RESUME, by="x"))
         assert (resumed.record.hold, resumed.effect) == (Hold.FREE, Effect.PREPARE)
+
+    def test_holds_what_is_held_whatever_is_said_to_be_done(self) -> None:
+        held = replace(record(Stage.BACKED_UP), hold=Hold.HELD)
+        assert after(held, Done(learned=held.learned)).record.stage is Stage.BACKED_UP
 
     def test_who_thinks_better_of_a_pause_begins_nothing_twice(self) -> None:
         paused = after(record(Stage.SHIPPING), Asked(command=Command.PAUSE, by="x"))

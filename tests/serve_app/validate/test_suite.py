@@ -16,6 +16,7 @@ from serve_app.validate.checks import Check, Finding, Group, Outcome, Status, al
 from serve_app.validate.limits import BadLimits, Limits, made_limits, read_limits
 from serve_app.validate.suite import Wish, service_checks, validate
 from tests.serve_app.cli.loopback import silent_address
+from tests.serve_app.gateway.builders import SECRET
 from tests.serve_app.validate.cluster import GIB, PLANNED, Running, cluster, with_a_rollout
 
 EASY = Limits(
@@ -189,6 +190,13 @@ class TestARolloutsSubset:
             (Check.CHAT, Status.PASS),
             (Check.STREAM, Status.PASS),
         ]
+
+    async def test_passes_whole_where_a_gateway_is_asked_as_other_gateways_ask_it(self) -> None:
+        async with cluster() as running:
+            secret = {"x-headroom-internal": SECRET}
+            told = await service_checks(running.url, "mini", limits=EASY, headers=secret)
+        assert {one.check: one.finding.reason for one in told if one.finding.status is not Status.PASS} == {}
+        assert len(told) == 5
 
 
 class TestLimits:
