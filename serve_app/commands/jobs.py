@@ -37,7 +37,11 @@ class ConfigEntry(click.ParamType[tuple[str, Any]]):
 
 def _submit_options(command: Callable[..., None]) -> Callable[..., None]:
     options = (
-        click.option("--priority", type=click.IntRange(0, 1000), help="The larger goes first; 100 when left out."),
+        click.option(
+            "--priority",
+            type=click.IntRange(0, 1000),
+            help="The larger goes first; 5 when left out (a model: 10).",
+        ),
         click.option("--memory", "num_bytes", help="Device memory, such as 2GiB, on each device."),
         click.option("--devices", "num_devices", type=click.IntRange(1), help="How many devices; 1 when left out."),
         click.option("--max-run", "run_s", type=float, help="Seconds one attempt may take."),

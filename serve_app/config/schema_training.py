@@ -26,6 +26,7 @@ class TrainingSection(Section):
         ge=0.0,
         le=315_360_000.0,
         description="Age at which checkpoints that nobody needs go to the archive, in seconds; 0 never.",
+    )
     min_hold_s: float = Field(
         60.0,
         ge=0.0,

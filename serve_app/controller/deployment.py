@@ -176,11 +176,10 @@ class Controller:
             temperature_c=self._desk.temperature_c,
             secret=self._publisher.secret,
             lost=self._lost,
-            gateways=lambda: [peer.url for peer in self._publisher.table().peers],
             most_jobs=lambda: self._scaling.max_jobs,
             publish=self._publish,
             alerts=self._desk.model_alerts,
-            gateways=lambda: self._publisher.table().peers,
+            gateways=lambda: [peer.url for peer in self._publisher.table().peers],
             spawn=self._spawn,
         )
 

@@ -40,7 +40,6 @@ from serve_app.controller.telemetry import ControllerTelemetry
 from serve_app.controller.turns import Spawn, kept
 from serve_app.errors import HeadroomError
 from serve_app.fleet.actors import DeviceReading
-from serve_app.gateway.routing_table import Peer
 from serve_app.goals.rest import PATH as GOALS
 from serve_app.jobs.rest import PATH as JOBS
 from serve_app.rollout.rest import PATH as ROLLOUTS
@@ -76,11 +75,10 @@ class Learning:
         temperature_c: Callable[[str], float | None],
         secret: str,
         lost: Callable[[str, int], None],
-        gateways: Callable[[], Sequence[str]],
         most_jobs: Callable[[], int],
         publish: Callable[[], None],
         alerts: ModelAlerts,
-        gateways: Callable[[], Sequence[Peer]],
+        gateways: Callable[[], Sequence[str]],
         spawn: Spawn,
     ) -> None:
         self._bringup = bringup
@@ -157,7 +155,7 @@ class Learning:
             ledger=ledger,
             telemetry=telemetry,
             alerts=alerts,
-            live=LiveApi(address=lambda: next((peer.url for peer in gateways()), None), secret=secret),
+            live=LiveApi(address=lambda: next(iter(gateways()), None), secret=secret),
             lessons=lessons,
             scores=self.comparisons.scores,
             jobs=self.jobs,

@@ -9,7 +9,8 @@ from typing import Final
 from serve_app.jobs.messages import Saved
 
 MAX_PRIORITY: Final = 1000
-DEFAULT_PRIORITY: Final = 100
+DEFAULT_PRIORITY: Final = 5
+"""Below that of a model (10), so that a job gives way to what serves."""
 GIB: Final = 2**30
 
 
