@@ -2,7 +2,7 @@
 
 Real checkpoints, depots, backups, stage machine, service and ledger, and a replica behind its own HTTP server. With
 `scripted reload` its engine is scripted and reads no weights; with `real reload` it is vLLM on the CPU.
-A client asks one request after the other all the while; the longest it waited for one answer is what a user feels of the switch.
+A client asks one request after the other all the while; the longest it waited is what a user feels of the switch.
 """
 
 from __future__ import annotations
@@ -116,7 +116,7 @@ async def deploy(pair: Pair, client: ReplicaClient, url: str, *, reload: str) ->
             )
             found_s = time.perf_counter() - asked_s
             if isinstance(begun, Refused):
-                raise RuntimeError(begun.message)
+                raise RuntimeError(begun.message)  # noqa: TRY004 - a refusal, whatever its type
             record = await service.ended(begun.id)
         assert record is not None
         return _timed(record, waits, reload=reload, found_s=found_s, reload_s=replica.reload_s)

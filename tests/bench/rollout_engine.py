@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import math
 import os
 import shutil
 import sys
@@ -29,7 +30,8 @@ from serve_app.training.deployed import latest_checkpoint
 from serve_app.training.manifest import MANIFEST_NAME
 from serve_app.training.sources import models_folder
 from serve_app.training.writer import Origin, write_checkpoint
-from tests.bench.rollout_deploy import MODEL, SECRET, Deployed, Pair, deploy, show
+from tests.bench.rollout_deploy import SECRET, Deployed, Pair, deploy, show
+from tests.bench.rollout_world import MODEL
 from tests.bench.servers import REPOSITORY
 from tests.integration.default_models import copy_models
 
@@ -151,18 +153,21 @@ def _shapes(num_layers: int, num_words: int) -> Iterator[tuple[str, tuple[int, .
 
 def _write_weights(path: Path, shapes: Iterator[tuple[str, tuple[int, ...]]], *, seed: int) -> None:
     """One tensor in memory at a time; norms are ones."""
-    tensors, end = {}, 0
+    places, end = {}, 0
     for name, shape in shapes:
-        begin, end = end, end + 2 * int(np.prod(shape))
-        tensors[name] = {"dtype": "BF16", "shape": list(shape), "data_offsets": [begin, end]}
+        begin, end = end, end + 2 * math.prod(shape)
+        places[name] = (shape, begin, end)
+    tensors = {
+        name: {"dtype": "BF16", "shape": shape, "data_offsets": [begin, end]}
+        for name, (shape, begin, end) in places.items()
+    }
     head = json.dumps({"__metadata__": {"format": "pt"}, **tensors}).encode()
     chance = np.random.default_rng(seed)
     with path.open("wb") as file:
         file.write(len(head).to_bytes(8, "little") + head)
-        for tensor in tensors.values():
-            begin, end = tensor["data_offsets"]
+        for shape, begin, end in places.values():
             bits = np.frombuffer(chance.bytes(end - begin), dtype="<u2")
-            is_norm = len(tensor["shape"]) == 1
+            is_norm = len(shape) == 1
             file.write((np.full_like(bits, _ONE) if is_norm else bits & _SIGN_AND_FRACTION | _EXPONENT).tobytes())
 
 
