@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Final
 
 from serve_app.api.control_routes import ControlAnswer, ControlAsked
@@ -27,6 +28,7 @@ from serve_app.rollout.stages import RolloutPolicy
 from serve_app.rollout.status_files import DeploymentStatus
 from serve_app.rollout.telling import RolloutCounts, RolloutSpans
 from serve_app.rollout.world import World
+from serve_app.training.sources import models_folder
 from tracing.rollout_metrics import RolloutMetrics
 
 _PINNED_BY: Final = "rollout"
@@ -100,11 +102,12 @@ class RolloutDesk:
             self._spawn(self._pin(record))
 
     async def _pin(self, record: Record) -> None:
-        folder, _, name = record.old.path.rpartition("/")
+        """Not in a folder outside the home: care takes nothing from there."""
+        home, path = self._comparisons.home, Path(record.old.path)
+        if path.parent.parent != models_folder(home):
+            return
         try:
-            await asyncio.to_thread(
-                pin, self._comparisons.home, folder.rpartition("/")[2], name, by=f"{_PINNED_BY}-{record.id}"
-            )
+            await asyncio.to_thread(pin, home, path.parent.name, path.name, by=f"{_PINNED_BY}-{record.id}")
         except (HeadroomError, OSError) as error:
             _log.warning("what served before could not be pinned", checkpoint=record.old.path, reason=str(error))
 
