@@ -261,7 +261,7 @@ def show(rows: list[Row], num_bytes: int) -> None:
     for row in rows:
         grew = "-" if row.rss_growth_mb is None else f"{row.rss_growth_mb:.1f} MB"
         rounds = " ".join(f"{rate:.0f}" for rate in row.rounds_mb_per_s)
-        print(f"{row.way:14}{row.mb_per_s:>9.0f}{row.of_cp:>8.2f}{grew:>12}   {rounds}")
+        print(f"{row.way:14}{row.mb_per_s:>9.0f}{row.of_cp:>8.2f}{grew:>12}   {rounds}", flush=True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -272,7 +272,7 @@ class Measured:
 
 
 def run(*, gib: float, num_rounds: int, below: Path | None) -> Measured:
-    """Raises: NoRoom."""
+    """Prints the rows before it deploys, which takes as long again. Raises: NoRoom."""
     num_bytes = int(gib * GIB)
     with tempfile.TemporaryDirectory(prefix="headroom-rollout-", dir=below) as name:
         folder = Path(name)
@@ -282,6 +282,7 @@ def run(*, gib: float, num_rounds: int, below: Path | None) -> Measured:
         packed = pack(checkpoint)
         with source_process(folder, checkpoint) as offer:
             rows = measure(folder, packed, offer, num_rounds)
+        show(rows, packed.parcel.num_bytes)
         new = make(folder / "models" / "bench", num_bytes, step=2)
         deployed = asyncio.run(scripted(folder, checkpoint, new))
         return Measured(rows=rows, num_bytes=packed.parcel.num_bytes, deployed=deployed)
@@ -302,7 +303,6 @@ def main() -> int:
     except NoRoom as error:
         print(error, file=sys.stderr)
         return 1
-    show(measured.rows, measured.num_bytes)
     show_deployed(measured.deployed, measured.num_bytes)
     if asked.real_engine:
         asyncio.run(real(gib, below=asked.below))
