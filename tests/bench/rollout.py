@@ -295,7 +295,7 @@ def main() -> int:
     parser.add_argument("--gib", type=float, default=2.7, help="size of the checkpoint")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--below", type=Path, help="a folder on the disk to measure; the temporary folder if left out")
-    parser.add_argument("--real-engine", action="store_true", help="also deploy to vLLM on the CPU: minutes, 8 GiB")
+    parser.add_argument("--real-engine", action="store_true", help="also deploy to vLLM on the CPU; takes minutes")
     asked = parser.parse_args()
     gib, num_rounds = (0.25, 2) if asked.quick else (asked.gib, asked.rounds)
     try:

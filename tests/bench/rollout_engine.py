@@ -37,7 +37,7 @@ from tests.integration.default_models import copy_models
 
 GIB: Final = 1 << 30
 NEEDED_BYTES: Final = 14 * GIB
-"""Left alone where less is free: an engine of 2.7 GiB took 8 at most, and a machine is shared."""
+"""Left alone where less is free: the machine is shared, and an engine of a tenth of the size took 2 GiB."""
 _WIDTH: Final = 2048
 _INNER: Final = 5632
 _HEADS: Final = 16
