@@ -102,12 +102,9 @@ class RolloutDesk:
             self._spawn(self._pin(record))
 
     async def _pin(self, record: Record) -> None:
-        """Not in a folder outside the home: care takes nothing from there."""
-        home, path = self._comparisons.home, Path(record.old.path)
-        if path.parent.parent != models_folder(home):
-            return
+        path, by = Path(record.old.path), f"{_PINNED_BY}-{record.id}"
         try:
-            await asyncio.to_thread(pin, home, path.parent.name, path.name, by=f"{_PINNED_BY}-{record.id}")
+            await asyncio.to_thread(_pin_ours, self._comparisons.home, path, by)
         except (HeadroomError, OSError) as error:
             _log.warning("what served before could not be pinned", checkpoint=record.old.path, reason=str(error))
 
@@ -123,6 +120,12 @@ class SystemClock:
 
     async def sleep(self, seconds: float) -> None:
         await asyncio.sleep(seconds)
+
+
+def _pin_ours(home: Path, checkpoint: Path, by: str) -> None:
+    """Not in a folder outside the home: care takes nothing from there. Raises: as `pin`."""
+    if checkpoint.parent.parent.resolve() == models_folder(home).resolve():
+        pin(home, checkpoint.parent.name, checkpoint.name, by=by)
 
 
 def _policy(settings: RolloutSettings) -> RolloutPolicy:
