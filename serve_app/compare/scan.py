@@ -1,11 +1,12 @@
-"""Which checkpoint directories lie below the home's models, and a stamp of each. Reads names and sizes, no contents."""
+"""Which checkpoint directories there are to compare, and a stamp of each. Reads names and sizes, no contents."""
 
 from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final
 
 from serve_app.compare.finder import Seen
@@ -17,26 +18,28 @@ PATTERN: Final = "checkpoint-*"
 _MAX_FILES: Final = 10_000
 
 
-def scan(home: Path) -> tuple[Seen, ...]:
-    """Every `models/<model>/checkpoint-*` that is there now; one that goes meanwhile is left out."""
-    return tuple(_each(models_folder(home)))
+def scan(home: Path, folders: Mapping[str, Path] = MappingProxyType({})) -> tuple[Seen, ...]:
+    """Every `checkpoint-*` that is there now in a folder of the home's models or in one of `folders`, by model.
+
+    One that goes meanwhile is left out.
+    """
+    ours = {folder.name: folder for folder in _directories(models_folder(home)) if not folder.name.startswith(".")}
+    every = {**folders, **ours}
+    return tuple(seen for model in sorted(every) for seen in _each(model, every[model]))
 
 
-def _each(models: Path) -> Iterator[Seen]:
-    for folder in _directories(models):
-        if folder.name.startswith("."):
-            continue
-        deployed = read_deployed(folder)
-        for path in _directories(folder):
-            stamp = stamp_of(path) if path.match(PATTERN) else None
-            if stamp is not None:
-                yield Seen(
-                    model=folder.name,
-                    path=str(path),
-                    stamp=stamp,
-                    step_in_name=step_in_name(path) or 0,
-                    deployed=path == deployed,
-                )
+def _each(model: str, folder: Path) -> Iterator[Seen]:
+    deployed = read_deployed(folder)
+    for path in _directories(folder):
+        stamp = stamp_of(path) if path.match(PATTERN) else None
+        if stamp is not None:
+            yield Seen(
+                model=model,
+                path=str(path),
+                stamp=stamp,
+                step_in_name=step_in_name(path) or 0,
+                deployed=path == deployed,
+            )
 
 
 def stamp_of(checkpoint: Path) -> str | None:

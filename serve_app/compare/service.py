@@ -6,7 +6,7 @@ What it needs of the world comes in: who scores, a clock, the store. It starts n
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, Protocol
@@ -61,9 +61,14 @@ class ComparisonService:
         limit: int | None = None,
         is_wanted: Callable[[Seen, Sequence[Seen]], bool] = lambda _one, _all: True,
         exporting: Exporting | None = None,
+        folders: Callable[[], Mapping[str, Path]] = dict,
     ) -> None:
-        """`is_wanted` says of one checkpoint, among all that are there, whether it is worth a scoring."""
+        """`is_wanted` says of one checkpoint, among all that are there, whether it is worth a scoring.
+
+        `folders` are those of models that lie outside the home, by model.
+        """
         self._home = home
+        self._folders = folders
         self._is_wanted = is_wanted
         self._store = store
         self._scorer = scorer
@@ -101,7 +106,7 @@ class ComparisonService:
         await self._tell_files()
         tried: set[tuple[str, str]] = set()
         while True:
-            seen = await asyncio.to_thread(scan, self._home)
+            seen = await asyncio.to_thread(self._scanned)
             self._store.only(one.path for one in seen)
             todo = [one for one in self._due(seen) if (one.path, one.stamp) not in tried]
             if not todo:
@@ -122,7 +127,8 @@ class ComparisonService:
             if record.weights_version
         )
         scores = {score.weights_version: score for score in found if score is not None}
-        deployed = read_deployed(models_folder(self._home) / model)
+        ours = models_folder(self._home) / model
+        deployed = read_deployed(ours if ours.is_dir() else self._folders().get(model, ours))
         return board(model, records, scores, deployed=None if deployed is None else str(deployed))
 
     def boards(self) -> tuple[Board, ...]:
@@ -131,8 +137,11 @@ class ComparisonService:
 
     async def pending(self, model: str) -> bool:
         """Whether a checkpoint of the model waits to be looked at."""
-        seen = await asyncio.to_thread(scan, self._home)
+        seen = await asyncio.to_thread(self._scanned)
         return any(one.model == model for one in self._due(seen))
+
+    def _scanned(self) -> tuple[Seen, ...]:
+        return scan(self._home, self._folders())
 
     def _due(self, seen: Sequence[Seen]) -> list[Seen]:
         return [one for one in due(seen, self._store.records()) if self._is_wanted(one, seen)]

@@ -42,8 +42,9 @@ class ModelSection(Section):
     id: Name = Field(description="Name the API knows the model by.")
     source: Source = Field(
         description=(
-            "default:mini, default:small or default:base (made on first use), or a checkpoint directory below "
-            "storage.model_roots; a relative path starts at this file's directory."
+            "default:mini, default:small or default:base (made on first use), a checkpoint directory below "
+            "storage.model_roots, or a folder there in which checkpoint-<step> directories appear: the newest serves "
+            "first, later ones by rollouts; a relative path starts at this file's directory."
         )
     )
     dtype: Literal["float32", "bfloat16", "float16"] = Field(

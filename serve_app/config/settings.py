@@ -33,7 +33,7 @@ class FleetSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelSettings:
-    """`source` is `default:<name>` for a model made by our own trainer, or a checkpoint directory."""
+    """`source` is `default:<name>` for a model made by our own trainer, a checkpoint directory, or a folder of them."""
 
     id: str
     source: str

@@ -32,6 +32,7 @@ from serve_app.controller.weights import make_defaults
 from serve_app.errors import HeadroomError
 from serve_app.fleet.measurements import measurement_key, measurement_of, shape_digest, the_larger, type_key
 from serve_app.logs import logger
+from serve_app.training.sources import folder_of
 
 _RETRY_S = 10.0
 _FIRST_BEATS_S = 8.0
@@ -103,7 +104,13 @@ class Bringup:
             await asyncio.sleep(_LOOK_S)
 
     def take_over(self, stored: StoredPlan) -> None:
-        """This plan is in force from now on."""
+        """This plan is in force from now on, and with it what was chosen of each folder of checkpoints.
+
+        A newer one in such a folder serves by a rollout only, not by the next restart.
+        """
+        for model in self.settings.models:
+            if model.id in self.state.weights and folder_of(model.source) is not None:
+                self._store.served.keep(model, self.state.weights[model.id])
         self.state.stored = stored
         self.state.problems |= {refusal.model: refusal.message for refusal in stored.plan.refusals}
 

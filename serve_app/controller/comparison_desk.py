@@ -35,10 +35,11 @@ from serve_app.jobs.job import JobState as RunState
 from serve_app.jobs.messages import Saved
 from serve_app.jobs.service import JobRefusal
 from serve_app.jobs.wire import TRAINER, TRAINER_BYTES
+from serve_app.logs import logger
 from serve_app.training.checkpoints import read_manifest
 from serve_app.training.defaults import DEFAULT_MODELS
 from serve_app.training.deployed import read_deployed
-from serve_app.training.sources import models_folder
+from serve_app.training.sources import checkpoint_folders, folders_left_out, models_folder
 
 SCORE_PRIORITY: Final = 900
 """New weights that wait to be judged hold up a rollout; other jobs wait a minute for it."""
@@ -59,9 +60,15 @@ class ComparisonDesk:
         self._lessons = lessons
         self._jobs = jobs
         self.home = bringup.settings.storage.home
+        self._told = set[Path]()
         self.scores = ComparisonStore(store.connection)
         self.service = ComparisonService(
-            home=self.home, store=self.scores, scorer=self, clock=time.time, is_wanted=is_one_of_several
+            home=self.home,
+            store=self.scores,
+            scorer=self,
+            clock=time.time,
+            is_wanted=is_one_of_several,
+            folders=self._folders,
         )
         self.goals = GoalService(
             store=GoalStore(store.connection),
@@ -75,6 +82,16 @@ class ComparisonDesk:
             clock=time.time,
             new_id=_new_goal_id,
         )
+
+    def _folders(self) -> dict[str, Path]:
+        """Of the models whose source is a folder of checkpoints outside the home."""
+        settings = self._bringup.settings
+        sources = [model.source for model in settings.models]
+        for folder in folders_left_out(sources, storage=settings.storage):
+            if folder not in self._told:
+                self._told.add(folder)
+                _log.warning("new checkpoints here are not compared: another model has its name", folder=str(folder))
+        return checkpoint_folders(sources, storage=settings.storage)
 
     # -- a job's observer ----------------------------------------------------------------------------
 
@@ -192,3 +209,6 @@ class ComparisonDesk:
 
 def _new_goal_id() -> str:
     return f"goal-{time.time_ns():x}"
+
+
+_log = logger("headroom.compare")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Final
 
 from serve_app.api.control_routes import ControlAnswer, ControlAsked
@@ -28,6 +29,7 @@ from serve_app.rollout.stages import RolloutPolicy
 from serve_app.rollout.status_files import DeploymentStatus
 from serve_app.rollout.telling import RolloutCounts, RolloutSpans
 from serve_app.rollout.world import World
+from serve_app.training.sources import models_folder
 from tracing.rollout_metrics import RolloutMetrics
 
 PINNED_BY: Final = "rollout"
@@ -118,11 +120,9 @@ class RolloutDesk:
         return frozenset((*self._in_force().values(), *(one.version for one in weights_of(self.needed()))))
 
     async def _pin(self, record: Record) -> None:
-        folder, _, name = record.old.path.rpartition("/")
+        path, by = Path(record.old.path), f"{PINNED_BY}-{record.id}"
         try:
-            await asyncio.to_thread(
-                pin, self._comparisons.home, folder.rpartition("/")[2], name, by=f"{PINNED_BY}-{record.id}"
-            )
+            await asyncio.to_thread(_pin_ours, self._comparisons.home, path, by)
         except (HeadroomError, OSError) as error:
             _log.warning("what served before could not be pinned", checkpoint=record.old.path, reason=str(error))
 
@@ -138,6 +138,12 @@ class SystemClock:
 
     async def sleep(self, seconds: float) -> None:
         await asyncio.sleep(seconds)
+
+
+def _pin_ours(home: Path, checkpoint: Path, by: str) -> None:
+    """Not in a folder outside the home: care takes nothing from there. Raises: as `pin`."""
+    if checkpoint.parent.parent.resolve() == models_folder(home).resolve():
+        pin(home, checkpoint.parent.name, checkpoint.name, by=by)
 
 
 def _policy(settings: RolloutSettings) -> RolloutPolicy:

@@ -42,6 +42,12 @@ class Served:
         row = (model.id, model.source, str(weights.path), weights.version, weights.step)
         self._db.execute("INSERT OR REPLACE INTO served VALUES (?, ?, ?, ?, ?)", row)
 
+    def keep(self, model: ModelSettings, weights: Weights) -> None:
+        """As `save`, unless something serves the model from this source already."""
+        if self.path_of(model) is None:
+            self.save(model, weights)
+            show_link(model.id, weights.path)
+
     @contextmanager
     def together(self) -> Iterator[None]:
         """Everything written within is in the store, or nothing of it."""

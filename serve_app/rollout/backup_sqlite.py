@@ -32,8 +32,21 @@ CONTROLLER_KEEPS = (
     KeptRows(table="meta", keys=("next_epoch", "internal_secret")),
     KeptRows(table="tenures"),
     KeptRows(table="standings"),
+    KeptRows(table="access_version"),  # before the keys, whose triggers count it up
+    KeptRows(table="access_keys"),
+    KeptRows(table="rollouts"),
+    KeptRows(table="rollouts_turned_away"),
+    KeptRows(table="jobs"),
+    KeptRows(table="job_meta"),
+    KeptRows(table="alerts"),
+    KeptRows(table="objective_counts"),
+    KeptRows(table="scaled_counts"),
+    KeptRows(table="live_runs"),
+    KeptRows(table="live_tries"),
 )
-"""Epochs only rise; who holds a slot and which device is quarantined are facts of now and not of then."""
+"""Facts of now and not of then: epochs only rise, who holds a slot, which device is quarantined, which keys are
+revoked, what was rolled out or turned away, which jobs ran, what was counted. A key or a job that came back would act.
+"""
 
 
 def save_database(source: Path, target: Path) -> None:

@@ -25,7 +25,7 @@ from serve_app.rollout.content_store_care import Stored, to_remove
 from serve_app.rollout.ship_errors import FULL, ShipFailed, broke_off, disk_full
 from serve_app.rollout.ship_open import Stamp, opened, stamp_of
 from serve_app.rollout.ship_parcel import Parcel, check_parcel_names, full_digest, refused
-from serve_app.rollout.ship_pump import Readable, pump
+from serve_app.rollout.ship_pump import Pump, Readable
 from serve_app.training.checkpoints import Verified, verify_checkpoint
 from serve_app.training.file_rules import check_safe_contents, list_files
 from serve_app.training.manifest import FileEntry, file_name
@@ -245,19 +245,13 @@ def _fill(partial: Path, name: str, entry: FileEntry, source: Source, moved: _Mo
 
 
 def _pumped(file: FileIO, name: str, entry: FileEntry, source: Source, moved: _Moved) -> str:
-    offset = stamp_of(file).num_bytes
-    if offset >= entry.bytes:
-        return pump(_Nothing(), file, num_bytes=entry.bytes, copied=moved)
-    with source.read(name, offset) as readable:
-        digest = pump(readable, file, num_bytes=entry.bytes, copied=moved)
-    if (arrived := stamp_of(file).num_bytes) < entry.bytes:
-        raise broke_off(f"{name} ended early", EOFError(f"{arrived} of {entry.bytes} bytes"))
-    return digest
-
-
-class _Nothing:
-    def readinto(self, buffer: memoryview, /) -> int:
-        return 0
+    pump = Pump(file)
+    if pump.num_bytes < entry.bytes:
+        with source.read(name, pump.num_bytes) as readable:
+            pump.fill(readable, num_bytes=entry.bytes, copied=moved)
+        if pump.num_bytes < entry.bytes:
+            raise broke_off(f"{name} ended early", EOFError(f"{pump.num_bytes} of {entry.bytes} bytes"))
+    return pump.end()
 
 
 def _clear_strangers(partial: Path, parcel: Parcel) -> None:

@@ -1,15 +1,17 @@
-"""What moving a checkpoint costs: `python -m tests.bench.rollout [--json] [--quick] [--gib 2.7]`.
+"""What moving and deploying a checkpoint costs: `python -m tests.bench.rollout [--quick] [--gib 2.7] [--real-engine]`.
 
 A checkpoint of random safetensors on the disk of a temporary folder. In turns, so that a busy machine is busy for
-all: `cp` of the same files, our copy into a store, our stream over loopback from a depot in another process, and the
-rest of a shipment that broke off at half. Every way ends with its bytes on the disk (`cp` is followed by an fsync of
-each file); the source is in the page cache where it fits. Beside it the rate of SHA-256 alone on one core, because
-nothing that verifies can be faster than that on one file. Asserts nothing.
+all: `cp` of the same files, our copy into a store, our stream over loopback from a depot in another process, the
+rest of a shipment that broke off at half, and rsync where it is there. Every way ends with its bytes on the disk but
+for `cp unflushed`; the source is in the page cache where it fits. Beside it the rate of SHA-256 alone on one core,
+because nothing that verifies can be faster than that on one file. Then whole deployments by hand: see
+`rollout_deploy.py`, and with `--real-engine` `rollout_engine.py`. Asserts nothing.
 """
 
 from __future__ import annotations
 
 import argparse
+import asyncio
 import json
 import multiprocessing
 import os
@@ -37,10 +39,13 @@ from serve_app.rollout.ship_folder import FolderSource
 from serve_app.rollout.ship_parcel import Packed, pack
 from serve_app.training.manifest import digest_file
 from serve_app.training.writer import Origin, write_checkpoint
+from tests.bench.rollout_deploy import Deployed, scripted
+from tests.bench.rollout_deploy import show as show_deployed
+from tests.bench.rollout_engine import real
 
 GIB: Final = 1 << 30
-COPIES: Final = 3
-"""The source, one target, and as much again to spare."""
+COPIES: Final = 5
+"""Two checkpoints, the old one in a backup, the new one in the node's store, and as much again to spare."""
 WEIGHTS: Final = "model.safetensors"
 _PIECE: Final = 16 << 20
 _WITHIN_S: Final = 3600.0
@@ -76,7 +81,7 @@ class NoRoom(Exception):
     pass
 
 
-def make(folder: Path, num_bytes: int) -> Path:
+def make(folder: Path, num_bytes: int, *, step: int = 1) -> Path:
     """A checkpoint that every rule accepts, its weights random."""
 
     def fill(into: Path) -> None:
@@ -89,7 +94,7 @@ def make(folder: Path, num_bytes: int) -> Path:
             for done in range(0, num_bytes, _PIECE):
                 file.write(os.urandom(min(_PIECE, num_bytes - done)))
 
-    origin = Origin(model="bench", step=1, config_hash="", seed=0, created_at=datetime(2026, 1, 1, tzinfo=UTC))
+    origin = Origin(model="bench", step=step, config_hash="", seed=0, created_at=datetime(2026, 1, 1, tzinfo=UTC))
     return write_checkpoint(folder, origin, fill=fill)
 
 
@@ -134,11 +139,29 @@ def _received(root: Path, packed: Packed, source: FolderSource | StreamSource) -
     return Taken(num_bytes=received.copied_bytes, duration_s=took_s, rss_growth_mb=_peak_mb() - before)
 
 
-def cp(packed: Packed, root: Path) -> Taken:
+def cp(packed: Packed, root: Path, *, flushed: bool = True) -> Taken:
+    return _by_program(["cp", "-r"], packed, root, flushed=flushed)
+
+
+def cp_unflushed(packed: Packed, root: Path) -> Taken:
+    return cp(packed, root, flushed=False)
+
+
+def rsync(packed: Packed, root: Path) -> Taken:
+    """Local to local, and then every byte read and hashed, because rsync's own check is of what it sent."""
+    began_s = time.perf_counter()
+    moved = _by_program(["rsync", "--archive", "--whole-file", "--inplace"], packed, root, flushed=True)
+    for name, entry in packed.parcel.files.items():
+        if digest_file(root / packed.path.name / name) != entry:
+            raise RuntimeError(f"rsync brought another {name}")
+    return Taken(num_bytes=moved.num_bytes, duration_s=time.perf_counter() - began_s, rss_growth_mb=None)
+
+
+def _by_program(command: list[str], packed: Packed, root: Path, *, flushed: bool) -> Taken:
     root.mkdir()
     began_s = time.perf_counter()
-    subprocess.run(["cp", "-r", str(packed.path), str(root)], check=True)
-    for path in root.rglob("*"):
+    subprocess.run([*command, str(packed.path), str(root)], check=True)
+    for path in root.rglob("*") if flushed else ():
         descriptor = os.open(path, os.O_RDONLY)
         os.fsync(descriptor)
         os.close(descriptor)
@@ -168,11 +191,14 @@ def _peak_mb(*, anew: bool = False) -> float:
 def measure(folder: Path, packed: Packed, offer: Offer, num_rounds: int) -> list[Row]:
     ways: dict[str, tuple[Callable[..., Taken], tuple[object, ...]]] = {
         "cp": (cp, ()),
+        "cp unflushed": (cp_unflushed, ()),
         "copy": (copied, ()),
         "stream": (streamed, (offer,)),
         "resumed": (resumed, (offer,)),
         "sha256": (hashed, ()),
     }
+    if shutil.which("rsync"):
+        ways["rsync+sha256"] = (rsync, ())
     taken: dict[str, list[Taken]] = {name: [] for name in ways}
     for number in range(num_rounds):
         names = list(ways) if number % 2 == 0 else list(reversed(ways))
@@ -231,15 +257,22 @@ def _be_source(home: Path, checkpoint: Path, pipe: Connection) -> None:
 
 def show(rows: list[Row], num_bytes: int) -> None:
     print(f"checkpoint of {num_bytes / 1e9:.2f} GB, one file of weights; MB/s are 10^6 bytes, flush included")
-    print(f"{'way':10}{'MB/s':>9}{'of cp':>8}{'peak grew':>12}   rounds")
+    print(f"{'way':14}{'MB/s':>9}{'of cp':>8}{'peak grew':>12}   rounds")
     for row in rows:
         grew = "-" if row.rss_growth_mb is None else f"{row.rss_growth_mb:.1f} MB"
         rounds = " ".join(f"{rate:.0f}" for rate in row.rounds_mb_per_s)
-        print(f"{row.way:10}{row.mb_per_s:>9.0f}{row.of_cp:>8.2f}{grew:>12}   {rounds}")
+        print(f"{row.way:14}{row.mb_per_s:>9.0f}{row.of_cp:>8.2f}{grew:>12}   {rounds}", flush=True)
 
 
-def run(*, gib: float, num_rounds: int, below: Path | None) -> tuple[list[Row], int]:
-    """Raises: NoRoom."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measured:
+    rows: list[Row]
+    num_bytes: int
+    deployed: Deployed
+
+
+def run(*, gib: float, num_rounds: int, below: Path | None) -> Measured:
+    """Prints the rows before it deploys, which takes as long again. Raises: NoRoom."""
     num_bytes = int(gib * GIB)
     with tempfile.TemporaryDirectory(prefix="headroom-rollout-", dir=below) as name:
         folder = Path(name)
@@ -248,7 +281,11 @@ def run(*, gib: float, num_rounds: int, below: Path | None) -> tuple[list[Row], 
         checkpoint = make(folder / "models" / "bench", num_bytes)
         packed = pack(checkpoint)
         with source_process(folder, checkpoint) as offer:
-            return measure(folder, packed, offer, num_rounds), packed.parcel.num_bytes
+            rows = measure(folder, packed, offer, num_rounds)
+        show(rows, packed.parcel.num_bytes)
+        new = make(folder / "models" / "bench", num_bytes, step=2)
+        deployed = asyncio.run(scripted(folder, checkpoint, new))
+        return Measured(rows=rows, num_bytes=packed.parcel.num_bytes, deployed=deployed)
 
 
 def main() -> int:
@@ -258,17 +295,19 @@ def main() -> int:
     parser.add_argument("--gib", type=float, default=2.7, help="size of the checkpoint")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--below", type=Path, help="a folder on the disk to measure; the temporary folder if left out")
+    parser.add_argument("--real-engine", action="store_true", help="also deploy to vLLM on the CPU; takes minutes")
     asked = parser.parse_args()
     gib, num_rounds = (0.25, 2) if asked.quick else (asked.gib, asked.rounds)
     try:
-        rows, num_bytes = run(gib=gib, num_rounds=num_rounds, below=asked.below)
+        measured = run(gib=gib, num_rounds=num_rounds, below=asked.below)
     except NoRoom as error:
         print(error, file=sys.stderr)
         return 1
-    show(rows, num_bytes)
-    # The pause of the switch and a whole deployment by hand are measured against a running cluster: they belong here.
+    show_deployed(measured.deployed, measured.num_bytes)
+    if asked.real_engine:
+        asyncio.run(real(gib, below=asked.below))
     if asked.json:
-        print(json.dumps({"bench": "rollout", "num_bytes": num_bytes, "rows": [asdict(row) for row in rows]}))
+        print(json.dumps({"bench": "rollout", **asdict(measured)}))
     return 0
 
 

@@ -100,6 +100,15 @@ class TestScan:
         stamps.append(scan(home.path)[0].stamp)
         assert len(set(stamps)) == 4
 
+    def test_folders_outside_the_home_are_looked_into_but_never_in_the_place_of_its_own(
+        self, home: Home, tmp_path: Path
+    ) -> None:
+        own = home.write(3)
+        other = tmp_path / "elsewhere" / "other"
+        (other / "checkpoint-7").mkdir(parents=True)
+        seen = scan(home.path, {"other": other, "tiny": other})
+        assert [(one.model, one.path) for one in seen] == [("other", str(other / "checkpoint-7")), ("tiny", str(own))]
+
     def test_a_home_without_models_has_none(self, tmp_path: Path) -> None:
         assert scan(tmp_path) == ()
 

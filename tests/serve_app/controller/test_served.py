@@ -55,6 +55,17 @@ class TestServed:
         store.served.save(MINI, weights(tmp_path, 20))
         assert store.served.path_of(model("mini", source="default:small")) is None
 
+    def test_what_was_chosen_of_a_folder_stays_until_a_rollout_or_another_source(
+        self, store: Store, tmp_path: Path
+    ) -> None:
+        mine = model("mine", source=str(tmp_path))
+        store.served.keep(mine, weights(tmp_path, 20))
+        store.served.keep(mine, weights(tmp_path, 30))
+        assert store.served.path_of(mine) == tmp_path / "checkpoint-20"
+        assert read_deployed(tmp_path) == tmp_path / "checkpoint-20"
+        store.served.save(mine, weights(tmp_path, 30))
+        assert store.served.path_of(mine) == tmp_path / "checkpoint-30"
+
     def test_a_checkpoint_that_is_gone_serves_nobody(self, store: Store, tmp_path: Path) -> None:
         new = weights(tmp_path, 20)
         store.served.save(MINI, new)

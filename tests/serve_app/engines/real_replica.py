@@ -19,13 +19,11 @@ from serve_app.engines.spec import EngineArguments
 from serve_app.engines.weights_switch import WeightsSwitch
 from serve_app.http_server import HttpServer
 
-MODEL = "mini"
 
-
-async def serve(checkpoint: Path, version: str, secret: str) -> None:
-    arguments = EngineArguments(dtype="float32", max_model_len=256, max_num_seqs=8, tensor_parallel=1)
+async def serve(checkpoint: Path, version: str, secret: str, *, model: str, dtype: str) -> None:
+    arguments = EngineArguments(dtype=dtype, max_model_len=256, max_num_seqs=8, tensor_parallel=1)
     launch = EngineLaunch(
-        model=MODEL,
+        model=model,
         checkpoint=checkpoint,
         arguments=arguments,
         kv_cache_bytes=32 << 20,
@@ -37,7 +35,7 @@ async def serve(checkpoint: Path, version: str, secret: str) -> None:
     engine = VllmEngine(launch)
     await engine.start()
     await engine.warm_up()
-    switch = WeightsSwitch(engine, model=MODEL, path=checkpoint, version=version)
+    switch = WeightsSwitch(engine, model=model, path=checkpoint, version=version)
     await switch.prove(None)
     server = HttpServer(EngineServer(engine, secret=secret, switch=switch))
     await server.start(host="127.0.0.1")
@@ -53,5 +51,7 @@ if __name__ == "__main__":
     parser.add_argument("--checkpoint", type=Path, required=True)
     parser.add_argument("--version", required=True)
     parser.add_argument("--secret", required=True)
+    parser.add_argument("--model", default="mini")
+    parser.add_argument("--dtype", default="float32")
     given = parser.parse_args()
-    asyncio.run(serve(given.checkpoint, given.version, given.secret))
+    asyncio.run(serve(given.checkpoint, given.version, given.secret, model=given.model, dtype=given.dtype))

@@ -15,12 +15,15 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
+from serve_app.access.keys import Grant, Role
+from serve_app.access.store import KeyStore
 from serve_app.cli import main
 from serve_app.controller.store import Store
 from serve_app.errors import CheckpointRefused
 from serve_app.rollout.backup import Backups, Contents
 from serve_app.rollout.backup_manifest import BackupManifest, BackupRefused
 from serve_app.rollout.backup_sqlite import KeptRows
+from serve_app.rollout.ledger import RolloutLedger
 from serve_app.rollout.restore import Targets, restore
 from serve_app.training.checkpoints import verify_checkpoint
 from serve_app.training.deployed import read_deployed, write_deployed
@@ -28,6 +31,7 @@ from tests.serve_app.rollout.parcels import made
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 BACKUPS = 100
+ADMIN = Grant(roles=frozenset({Role.ADMIN}), tenant=None)
 
 
 @pytest.fixture
@@ -95,6 +99,12 @@ class TestWhileAWriterWrites:
             backups.verify(listed.id)
 
 
+def _made_key(keys: KeyStore, *, by: str = "") -> str:
+    made = keys.create(ADMIN, note="", made_by=by, now_s=1.0)
+    assert not isinstance(made, str), made
+    return made[0].id
+
+
 class TestRestoring:
     def test_state_is_as_it_was_but_for_rows_that_never_go_back(
         self, backups: Backups, home: Path, live: sqlite3.Connection
@@ -120,6 +130,45 @@ class TestRestoring:
         kept = (KeptRows(table="keys", keys=("epoch",)), KeptRows(table="not_there"))
         restore(backups, backup.id, Targets(databases={"s.sqlite": live}, kept=kept))
         assert dict(live.execute("SELECT * FROM keys")) == {"epoch": 9, "else": 1}
+
+    def test_a_key_revoked_since_stays_revoked_and_gateways_hear_no_older_version(
+        self, backups: Backups, home: Path
+    ) -> None:
+        path = home / "state" / "controller.sqlite"
+        Store(path)
+        with closing(sqlite3.connect(path, isolation_level=None)) as db:
+            keys = KeyStore(db, randomness=os.urandom)
+            other = _made_key(keys)
+            revoked = _made_key(keys, by=other)
+            backup = backups.create(Contents(databases={"s": path}), now=NOW, reason="t")
+            keys.revoke(revoked, by=other, now_s=2.0)
+            version = keys.snapshot().version
+            restore(backups, backup.id, Targets(databases={"s": db}))
+            again = KeyStore(db, randomness=os.urandom)
+            assert again.snapshot().version >= version
+            states = dict(db.execute("SELECT id, revoked_at_s FROM access_keys"))
+            assert states == {revoked: 2.0, other: None}
+
+    def test_keys_of_now_stay_when_there_were_none_then(self, backups: Backups, home: Path) -> None:
+        path = home / "state" / "controller.sqlite"
+        Store(path)
+        backup = backups.create(Contents(databases={"s": path}), now=NOW, reason="t")
+        with closing(sqlite3.connect(path, isolation_level=None)) as db:
+            keys = KeyStore(db, randomness=os.urandom)
+            _made_key(keys)
+            restore(backups, backup.id, Targets(databases={"s": db}))
+            assert KeyStore(db, randomness=os.urandom).snapshot().version >= keys.snapshot().version
+            assert db.execute("SELECT count(*) FROM access_keys").fetchone() == (1,)
+
+    def test_weights_turned_away_since_are_not_tried_again(self, backups: Backups, home: Path) -> None:
+        path = home / "state" / "controller.sqlite"
+        Store(path)
+        with closing(sqlite3.connect(path, isolation_level=None)) as db:
+            ledger = RolloutLedger(db)
+            backup = backups.create(Contents(databases={"s": path}), now=NOW, reason="t")
+            db.execute("INSERT INTO rollouts_turned_away (model, version) VALUES ('mini', 'bad')")
+            restore(backups, backup.id, Targets(databases={"s": db}))
+            assert ledger.was_turned_away("mini", "bad")
 
     def test_a_store_s_epochs_go_on_rising(self, backups: Backups, home: Path) -> None:
         path = home / "state" / "controller.sqlite"

@@ -8,6 +8,7 @@ from serve_app.config.settings import StorageSettings
 from serve_app.errors import CheckpointRefused
 from serve_app.training.checkpoints import resolve_source
 from serve_app.training.deployed import latest_checkpoint, read_deployed, write_deployed
+from serve_app.training.sources import checkpoint_folders, folders_left_out
 from tests.serve_app.training.tiny import copy_of_tiny
 
 
@@ -61,12 +62,58 @@ class TestResolveSource:
         with pytest.raises(CheckpointRefused, match="is a file"):
             resolve_source(str(tmp_path / "model.safetensors"), storage=storage(tmp_path, tmp_path))
 
-    def test_a_folder_of_checkpoints_is_none_but_names_the_last(self, tmp_path: Path) -> None:
-        last = a_checkpoint(tmp_path / "mine" / "checkpoint-20")
-        a_checkpoint(tmp_path / "mine" / "checkpoint-3")
-        with pytest.raises(CheckpointRefused) as refused:
+    def test_an_empty_folder_is_no_checkpoint(self, tmp_path: Path) -> None:
+        (tmp_path / "mine").mkdir()
+        with pytest.raises(CheckpointRefused, match="nor any checkpoint"):
             resolve_source(str(tmp_path / "mine"), storage=storage(tmp_path, tmp_path))
-        assert str(last) in refused.value.advice
+
+
+class TestFolderSource:
+    def test_it_is_what_is_deployed_or_else_the_highest_step(self, tmp_path: Path) -> None:
+        old = a_checkpoint(tmp_path / "mine" / "checkpoint-3")
+        last = a_checkpoint(tmp_path / "mine" / "checkpoint-20")
+        assert resolve_source(str(tmp_path / "mine"), storage=storage(tmp_path, tmp_path)) == last.resolve()
+        write_deployed(tmp_path / "mine", old)
+        assert resolve_source(str(tmp_path / "mine"), storage=storage(tmp_path, tmp_path)) == old.resolve()
+
+    def test_a_link_in_it_leads_nowhere_outside_the_roots(self, tmp_path: Path) -> None:
+        outside = a_checkpoint(tmp_path / "outside" / "checkpoint-1")
+        (tmp_path / "root" / "mine").mkdir(parents=True)
+        (tmp_path / "root" / "mine" / "checkpoint-1").symlink_to(outside)
+        with pytest.raises(CheckpointRefused, match="outside the allowed roots"):
+            resolve_source(str(tmp_path / "root" / "mine"), storage=storage(tmp_path / "home", tmp_path / "root"))
+
+
+class TestFoldersToLookIn:
+    def folders(self, tmp_path: Path, *names: str) -> dict[str, Path]:
+        sources = [str(tmp_path / name) for name in names]
+        return checkpoint_folders(sources, storage=storage(tmp_path / "home", tmp_path / "root"))
+
+    def test_a_folder_below_a_root_is_one_by_its_name(self, tmp_path: Path) -> None:
+        a_checkpoint(tmp_path / "root" / "mine" / "checkpoint-1")
+        assert self.folders(tmp_path, "root/mine") == {"mine": (tmp_path / "root" / "mine").resolve()}
+
+    def test_one_checkpoint_named_alone_is_meant_to_stay(self, tmp_path: Path) -> None:
+        a_checkpoint(tmp_path / "root" / "mine" / "checkpoint-1")
+        assert self.folders(tmp_path, "root/mine/checkpoint-1") == {}
+
+    def test_nothing_outside_the_roots_is(self, tmp_path: Path) -> None:
+        a_checkpoint(tmp_path / "other" / "mine" / "checkpoint-1")
+        assert self.folders(tmp_path, "other/mine") == {}
+
+    def test_the_home_s_own_are_found_there(self, tmp_path: Path) -> None:
+        a_checkpoint(tmp_path / "home" / "models" / "mine" / "checkpoint-1")
+        assert self.folders(tmp_path, "home/models/mine") == {}
+
+    def test_a_name_that_is_taken_is_left_out_and_told(self, tmp_path: Path) -> None:
+        for place in ("home/models/mini", "root/mini", "root/a/mine", "root/b/mine"):
+            a_checkpoint(tmp_path / place / "checkpoint-1")
+        names = ("root/mini", "root/a/mine", "root/b/mine")
+        assert self.folders(tmp_path, *names) == {"mine": (tmp_path / "root/a/mine").resolve()}
+        left_out = folders_left_out(
+            [str(tmp_path / name) for name in names], storage=storage(tmp_path / "home", tmp_path / "root")
+        )
+        assert left_out == ((tmp_path / "root/mini").resolve(), (tmp_path / "root/b/mine").resolve())
 
 
 class TestDefaultSource:
