@@ -19,10 +19,10 @@ from serve_app.api.requests import parse_request
 from serve_app.api.wire import RouteAsked
 from serve_app.engines.protocol import Endpoint
 from serve_app.gateway.admission import Admission, pin_refusal, salt_of
-from serve_app.gateway.answer_headers import CacheState, Headers, own_headers
+from serve_app.gateway.answer_headers import CacheState, Headers, own_headers, similar_headers
 from serve_app.gateway.asgi import BODY, START, Asked, BodyReader, Receive, Scope, Send, read_headers
 from serve_app.gateway.board import FlightBoard, may_read
-from serve_app.gateway.cache import ReadyEntry, Store
+from serve_app.gateway.cache import Entry, Store
 from serve_app.gateway.cache_control import NOTHING_SAID, read_cache_control
 from serve_app.gateway.cache_key import owner
 from serve_app.gateway.catalog import Catalog
@@ -37,6 +37,7 @@ from serve_app.gateway.peers import Peers
 from serve_app.gateway.pulse_probes import PulseProbes
 from serve_app.gateway.routing_table import Peer, RoutingTable
 from serve_app.gateway.run_terms import Engines, Report
+from serve_app.gateway.semantic_cache import SemanticCache, Similar, asks_for_similar
 from serve_app.gateway.steering import Steering
 from serve_app.gateway.waker import RETRY_AFTER_S, Waker
 from tracing import names
@@ -75,6 +76,7 @@ class Inference:
         clock: Callable[[], float],
         bodies: BodyReader,
         store: Store,
+        semantic: SemanticCache,
         board: FlightBoard,
         engines: Engines,
         steering: Steering,
@@ -91,6 +93,7 @@ class Inference:
         self._clock = clock
         self._bodies = bodies
         self._store = store
+        self._semantic = semantic
         self._board = board
         self._engines = engines
         self._steering = steering
@@ -165,7 +168,7 @@ class Inference:
             return await visit.client.refuse(decision)
         visit.decision = decision
         if self._owners and decision.key is not None and not visit.internal:
-            keeper = owner(decision.key, self._owners)
+            keeper = owner(decision.question.group if decision.question else decision.key, self._owners)
             if keeper.replica != self._replica:
                 return await self._relay(visit, keeper, decision, body)
         return await self._serve(visit, decision, body)
@@ -221,6 +224,7 @@ class Inference:
             steering=self._steering,
             loads=self._engines.loads,
             store=self._store,
+            semantic=self._semantic,
         )
 
     def _steered(self, visit: Visit, decision: Decision, body: bytes) -> Decision:
@@ -242,7 +246,11 @@ class Inference:
             assert decision.key is not None
             answer = await self._store.get(decision.key, max_age_s=decision.max_age_s)
             if answer is not None:
-                return await self._hit(visit, decision, answer)
+                return await self._hit(visit, decision, answer.entry, answer.headers, CacheState.HIT)
+            similar = await self._similar(decision)
+            if similar is not None:
+                headers = similar_headers(similar.entry, similar.similarity)
+                return await self._hit(visit, decision, similar.entry, headers, CacheState.SEMANTIC)
         flight, state = self._board.joinable(decision), CacheState.SHARED
         if flight is None:
             decision = self._steered(visit, decision, body)
@@ -289,15 +297,25 @@ class Inference:
         finally:
             route.end(error_type=None if outcome is Outcome.SUCCESS else outcome.value)
 
-    async def _hit(self, visit: Visit, decision: Decision, answer: ReadyEntry) -> Delivered:
-        self._meters.cached(decision.mode, CacheState.HIT)
+    async def _similar(self, decision: Decision) -> Similar | None:
+        """Who may wait for the answer to this very request waits for it."""
+        if not asks_for_similar(decision) or self._board.joinable(decision) is not None:
+            return None
+        similar = await self._semantic.find(decision)
+        self._meters.semantic(decision.mode, hit=similar is not None)
+        return similar
+
+    async def _hit(
+        self, visit: Visit, decision: Decision, entry: Entry, headers: Headers, state: CacheState
+    ) -> Delivered:
+        self._meters.cached(decision.mode, state)
         if visit.trace.recorded:
             route = visit.trace.route(decision.mode, requested_model=decision.asked_for)
-            route.decided(model=decision.model, cache=CacheState.HIT.value)
+            route.decided(model=decision.model, cache=state.value)
             route.end()
         client = visit.client
-        await client.send({"type": START, "status": 200, "headers": answer.headers + client.own_headers})
-        await client.send({"type": BODY, "body": answer.entry.body})
+        await client.send({"type": START, "status": 200, "headers": headers + client.own_headers})
+        await client.send({"type": BODY, "body": entry.body})
         return Delivered(HTTPStatus.OK, Outcome.SUCCESS)
 
     async def _relay(self, visit: Visit, keeper: Peer, decision: Decision, body: bytes) -> Delivered:
@@ -348,6 +366,7 @@ def _terms(asked: Asked, caller: Caller) -> Terms:
         may_downshift=asked.may_downshift,
         no_store=wanted.no_store,
         no_cache=wanted.no_cache,
+        may_be_similar=not wanted.no_semantic,
         max_age_s=wanted.max_age_s,
     )
 
