@@ -22,7 +22,7 @@ from serve_app.gateway.admission import Admission, pin_refusal, salt_of
 from serve_app.gateway.answer_headers import CacheState, Headers, own_headers, similar_headers
 from serve_app.gateway.asgi import BODY, START, Asked, BodyReader, Receive, Scope, Send, read_headers
 from serve_app.gateway.board import FlightBoard, may_read
-from serve_app.gateway.cache import Entry, Store
+from serve_app.gateway.cache import Entry, ReadyEntry, Store
 from serve_app.gateway.cache_control import NOTHING_SAID, read_cache_control
 from serve_app.gateway.cache_key import owner
 from serve_app.gateway.catalog import Catalog
@@ -93,6 +93,7 @@ class Inference:
         self._clock = clock
         self._bodies = bodies
         self._store = store
+        self._is_shared = store.kind != "memory"
         self._semantic = semantic
         self._board = board
         self._engines = engines
@@ -108,8 +109,7 @@ class Inference:
     def update(self, catalog: Catalog, table: RoutingTable) -> None:
         self._catalog = catalog
         self._secret = table.internal_secret
-        shared_elsewhere = self._store.kind != "memory" or len(table.peers) < 2
-        self._owners = () if shared_elsewhere else table.peers
+        self._owners = table.peers if len(table.peers) > 1 else ()
         self._memo.clear()
         self._waker.update(catalog)
         self._steering.update(catalog)
@@ -167,11 +167,30 @@ class Inference:
         if isinstance(decision, ApiError):
             return await visit.client.refuse(decision)
         visit.decision = decision
-        if self._owners and decision.key is not None and not visit.internal:
-            keeper = owner(decision.question.group if decision.question else decision.key, self._owners)
-            if keeper.replica != self._replica:
-                return await self._relay(visit, keeper, decision, body)
-        return await self._serve(visit, decision, body)
+        keeper = None if visit.internal else self._keeper(decision)
+        if keeper is None:
+            return await self._serve(visit, decision, body)
+        if self._is_shared:
+            answer = await self._stored(decision)
+            if answer is not None:
+                return await self._hit(visit, decision, answer.entry, answer.headers, CacheState.HIT)
+        return await self._relay(visit, keeper, decision, body)
+
+    def _keeper(self, decision: Decision) -> Peer | None:
+        """The other gateway where requests equal to this one meet; None: here.
+
+        A store that all share is asked here first, and only runs that others may join are worth the way.
+        """
+        if not self._owners or decision.key is None or (self._is_shared and not may_read(decision)):
+            return None
+        keeper = owner(decision.question.group if decision.question else decision.key, self._owners)
+        return keeper if keeper.replica != self._replica else None
+
+    async def _stored(self, decision: Decision) -> ReadyEntry | None:
+        if not may_read(decision):
+            return None
+        assert decision.key is not None
+        return await self._store.get(decision.key, max_age_s=decision.max_age_s)
 
     async def _woken(self, model: str, visit: Visit, body: bytes) -> Decision | ApiError | None:
         """None: the client has left, and nobody needs the answer."""
@@ -242,9 +261,8 @@ class Inference:
         return lower
 
     async def _serve(self, visit: Visit, decision: Decision, body: bytes) -> Delivered:
-        if may_read(decision):
-            assert decision.key is not None
-            answer = await self._store.get(decision.key, max_age_s=decision.max_age_s)
+        if self._board.joinable(decision) is None:  # else it might end unseen while the store is asked
+            answer = await self._stored(decision)
             if answer is not None:
                 return await self._hit(visit, decision, answer.entry, answer.headers, CacheState.HIT)
             similar = await self._similar(decision)
@@ -332,8 +350,9 @@ class Inference:
         if delivered is not None:
             visit.relayed = True
             return delivered
-        visit.decision = replace(decision, key=None, bypass=Bypass.OWNER_AWAY)
-        return await self._serve(visit, visit.decision, body)
+        if not self._is_shared:
+            decision = visit.decision = replace(decision, key=None, question=None, bypass=Bypass.OWNER_AWAY)
+        return await self._serve(visit, decision, body)
 
     def _count(self, visit: Visit, delivered: Delivered) -> None:
         duration_s = self._clock() - visit.started_s
