@@ -18,6 +18,8 @@ from serve_app.gateway.cache import Entry, ReadyEntry, Usage, ready
 
 TIMEOUT_S: Final = 0.25
 """For connecting, and for each look-up or write as a whole: a Redis that answers in trickles is slow too."""
+MAX_AT_ONCE: Final = 64
+"""Further look-ups and writes wait: a crowd of requests is no outage, and the client refuses what is too much."""
 REST_AFTER_OUTAGE_S: Final = 1.0
 _PREFIX: Final = b"headroom:answer:2:"
 _TYPES: Final[Mapping[str, tuple[type, ...]]] = {
@@ -39,6 +41,7 @@ class RedisStore:
         self, client: Redis, *, clock: Callable[[], float], max_entry_bytes: int, timeout_s: float = TIMEOUT_S
     ) -> None:
         self._timeout_s = timeout_s
+        self._turns = asyncio.Semaphore(MAX_AT_ONCE)
         self._client = client
         self._clock = clock
         self._max_entry_bytes = max_entry_bytes
@@ -49,7 +52,9 @@ class RedisStore:
     def from_url(
         cls, url: str, *, clock: Callable[[], float], max_entry_bytes: int, timeout_s: float = TIMEOUT_S
     ) -> RedisStore:
-        client = Redis.from_url(url, socket_timeout=timeout_s, socket_connect_timeout=timeout_s)
+        client = Redis.from_url(
+            url, socket_timeout=timeout_s, socket_connect_timeout=timeout_s, max_connections=MAX_AT_ONCE
+        )
         return cls(client, clock=clock, max_entry_bytes=max_entry_bytes, timeout_s=timeout_s)
 
     async def get(self, key: bytes, *, max_age_s: float | None = None) -> ReadyEntry | None:
@@ -57,7 +62,7 @@ class RedisStore:
             return None
         name = _PREFIX + key.hex().encode()
         try:
-            async with asyncio.timeout(self._timeout_s):
+            async with asyncio.timeout(self._timeout_s), self._turns:
                 value = await self._client.get(name)
                 left_ms = None if max_age_s is None else await self._client.pttl(name)
         except Exception as error:  # noqa: BLE001  # what answers there may speak anything
@@ -76,7 +81,7 @@ class RedisStore:
             return
         ttl_ms = max(1, int(ttl_s * 1000))
         try:
-            async with asyncio.timeout(self._timeout_s):
+            async with asyncio.timeout(self._timeout_s), self._turns:
                 await self._client.set(_PREFIX + key.hex().encode(), _encoded(entry, ttl_ms), px=ttl_ms)
         except Exception as error:  # noqa: BLE001  # as above
             self._failed(error)
