@@ -50,9 +50,9 @@ async def served(app: Any) -> AsyncIterator[str]:
         await asyncio.gather(*server.server_state.tasks, return_exceptions=True)
 
 
-async def until(condition: Callable[[], bool]) -> None:
-    """Wait until the condition holds; fails after `DEADLINE_S`."""
-    async with asyncio.timeout(DEADLINE_S):
+async def until(condition: Callable[[], bool], *, deadline_s: float = DEADLINE_S) -> None:
+    """Wait until the condition holds; fails after the deadline."""
+    async with asyncio.timeout(deadline_s):
         while not condition():  # noqa: ASYNC110  # the conditions are other objects' plain fields
             await asyncio.sleep(0.002)
 

@@ -20,10 +20,12 @@ import orjson
 import pytest
 from redis.asyncio import Redis
 
+from serve_app.config.settings import Settings
 from serve_app.gateway.redis_store import REST_AFTER_OUTAGE_S, TIMEOUT_S, RedisStore, _encoded
 from tests.serve_app.gateway.builders import backend, chat, table
-from tests.serve_app.gateway.serving import DEADLINE_S, Stage, peers_of, stage, until
+from tests.serve_app.gateway.serving import DEADLINE_S, Stage, peers_of, stage
 from tests.serve_app.gateway.test_cache import Clock, entry, key
+from tests.serve_app.gateway.test_cache_laws import PATIENT, make_one_run
 
 Speaks = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 TTL_MS = 300_000
@@ -183,14 +185,14 @@ def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @contextlib.asynccontextmanager
-async def two_with(url: str) -> AsyncIterator[tuple[Stage, Stage]]:
+async def two_with(url: str, *, of: Settings | None = None) -> AsyncIterator[tuple[Stage, Stage]]:
     """Two gateways before one engine, with one empty Redis."""
     async with contextlib.AsyncExitStack() as stack:
         client = Redis.from_url(url)
         stack.push_async_callback(client.aclose)
         await _answers(client)
         await client.flushall()
-        yield await stack.enter_async_context(peers_of(shared(url), shared(url)))
+        yield await stack.enter_async_context(peers_of(shared(url), shared(url), of=of))
 
 
 async def _answers(client: Redis) -> None:
@@ -212,14 +214,8 @@ class TestARealRedis:
 
     @pytest.mark.parametrize("stream", [False, True])
     async def test_lets_500_equal_requests_at_two_gateways_make_one_run(self, redis_url: str, stream: bool) -> None:
-        async with two_with(redis_url) as (one, other):
-            one.engine.gate = asyncio.Event()
-            asked = [asyncio.create_task(on.chat_alone(chat(stream=stream))) for on in (one, other) for _ in range(250)]
-            await until(lambda: sum(on.gateway._meters.cache["fast"].shared for on in (one, other)) == 499)
-            one.engine.gate.set()
-            answers = await asyncio.gather(*asked)
-            assert one.engine.counts.num_started == 1
-            assert len({body for _, body in answers}) == 1
+        async with two_with(redis_url, of=PATIENT) as (one, other):
+            await make_one_run(one, other, stream=stream)
 
     async def test_lets_equal_requests_at_any_moment_make_one_run(self, redis_url: str) -> None:
         """Not held back: requests meet the run at its beginning, in its middle, while it is stored, and after."""
