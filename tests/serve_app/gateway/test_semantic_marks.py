@@ -108,6 +108,15 @@ class TestAGroup:
         assert other is not None
         assert one.group != other.group
 
+    @pytest.mark.parametrize(
+        ("one", "other"), [("What is 3 + 4?", "What is 3 + 5?"), ("Reverse 'star'", "Reverse 'rats'"), ("so", "not so")]
+    )
+    def test_is_of_one_row_of_marks_whatever_an_embedder_finds_alike(self, one: str, other: str) -> None:
+        first, second = question(one), question(other)
+        assert first is not None
+        assert second is not None
+        assert first.group != second.group
+
     def test_holds_other_wordings_and_nothing_else(self) -> None:
         one, same, other = (question(text) for text in ("What is love?", "love", "Tell me what love is!"))
         assert one is not None
