@@ -34,7 +34,10 @@ class Seen:
     def counters(self, metric: names.Counter) -> Mapping[Labels, float]:
         number = {names.CACHE_HITS.name: self.hits, names.CACHE_MISSES.name: self.misses}[metric.name]
         semantic = {names.CACHE_HITS.name: 1000.0, names.CACHE_MISSES.name: 0.0}[metric.name]
-        exact = {(FAST, "memory"): float(number // 2), (FAST, "redis"): float(number - number // 2)}
+        exact: dict[Labels, float] = {
+            (FAST, "memory"): float(number // 2),
+            (FAST, "redis"): float(number - number // 2),
+        }
         return {**exact, (FAST, names.SEMANTIC_CACHE): semantic}
 
 

@@ -9,6 +9,8 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from serve_app.config.settings import Settings
 from serve_app.errors import HeadroomError
@@ -165,6 +167,33 @@ class BrokenEmbedder:
         if self.vector is None:
             raise RuntimeError(text)
         return self.vector
+
+
+class Agreeing(BrokenEmbedder):
+    """Finds all questions alike."""
+
+    name = "agreeing"
+
+    def __init__(self) -> None:
+        super().__init__(np.array([1, 0, 0, 0], dtype=np.float32))
+
+
+class TestAnEmbedderThatFindsAllAlike:
+    @given(st.integers(0, 10**6), st.integers(0, 10**6), st.text("abcd", min_size=1), st.text("abcd", min_size=1))
+    async def test_is_overruled_where_a_number_or_a_quoted_word_differs(
+        self, one: int, other: int, word: str, quoted: str
+    ) -> None:
+        store = MemoryStore(max_bytes=2**20, clock=Clock())
+        cache = SemanticCache(embedder=Agreeing(), answers=store, max_bytes=2**20)
+        known = catalog(backend("mini"), of=comparing())
+        first, second = (
+            decided(chat(text=f"What of {number} and '{said}'?"), known)
+            for number, said in ((one, word), (other, quoted))
+        )
+        assert first.key is not None
+        await store.put(first.key, entry(), ttl_s=60)
+        await cache.remember(first)
+        assert (await cache.find(second) is not None) == ((one, word) == (other, quoted))
 
 
 class TestAnEmbedder:
