@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -61,6 +62,17 @@ class Claim:
     def is_of(self, request: LeaseRequest) -> bool:
         asked = (request.client, request.model_name, request.num_bytes, request.priority)
         return asked == (self.client, self.model_name, self.num_bytes, self.priority)
+
+
+def ladder_text(steps: Iterable[PreemptionStep]) -> str:
+    """All rungs in their order, those too that have nothing to give."""
+    nums = Counter(step.kind for step in steps)
+    caches, models, leases = nums[StepKind.SHRINK_CACHE], nums[StepKind.SLEEP_MODEL], nums[StepKind.TAKE]
+    return (
+        f"{f'{caches} cache(s) shrink' if caches else 'caches have nothing to shrink'}, "
+        f"{f'{models} idle model(s) go to sleep' if models else 'no idle model goes to sleep'}, "
+        f"{f'{leases} lease(s) are drained and taken' if leases else 'no lease is taken'}"
+    )
 
 
 def smallest_victims(leases: Iterable[Lease], *, short_bytes: int) -> tuple[Lease, ...] | None:

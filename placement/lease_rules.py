@@ -25,7 +25,7 @@ from placement.lease import (
 from placement.lease_claims import claim_for, released_notices, room_for
 from placement.lease_faults import fault_of
 from placement.lease_index import Change, Happening, LeaseIndex
-from placement.lease_preemption import Claim
+from placement.lease_preemption import Claim, ladder_text
 
 A = TypeVar("A", covariant=True)
 
@@ -194,7 +194,8 @@ def _no_room(
     if claiming is not None:
         in_s = claiming.claim.deadline_s - now_s
         when = f"within {in_s:.0f} s" if in_s > 0 else "once a holder lets go that does not answer"
-        message = f"Room is being made and will be there {when}. Ask again until then."
+        how = ladder_text(claiming.claim.steps)
+        message = f"Room is being made and will be there {when}: {how}. Ask again until then."
         refusal = LeaseRefusal(reason=LeaseRefusalReason.PREEMPTING, message=message)
         return Decision(answer=refusal, changes=claiming.changes, claims=claiming.claims)
     best = max((room_for(index, request, room) for room in rooms if room.is_usable), default=0)

@@ -361,6 +361,8 @@ GATEWAY_OVERHEAD = Histogram(
     labels=(),
     buckets=(0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0),
 )
+SEMANTIC_CACHE = "semantic"
+"""`cache_type` of answers to similar questions; they are no hits of the exact cache."""
 CACHE_HITS = Counter(
     name="cache_hits_total",
     help="Answers given from the response cache.",

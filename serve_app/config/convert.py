@@ -101,6 +101,7 @@ def _mode(name: str, section: ModeSection) -> ModeSettings:
         latency_target_s=section.latency_target_s,
         cache_ttl_s=section.cache_ttl_s,
         hit_rate_target=section.hit_rate_target,
+        semantic_similarity=section.semantic_similarity,
         first_token_timeout_s=section.first_token_timeout_s,
         between_tokens_timeout_s=section.between_tokens_timeout_s,
         downshift_to=section.downshift_to,
@@ -130,6 +131,8 @@ def _cache(section: CacheSection, base_dir: Path) -> CacheSettings:
         redis_url=section.redis_url,
         record_file=None if section.record_file is None else _absolute(section.record_file, base_dir),
         record_max_bytes=section.record_max_bytes,
+        embedder=section.embedder,
+        semantic_max_bytes=section.semantic_max_bytes,
     )
 
 

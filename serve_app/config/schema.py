@@ -118,6 +118,12 @@ class ModeSection(Section):
         lt=1.0,
         description="Part of look-ups that should hit; below it cache_ttl_s doubles, daily, up to 1200 s; null never.",
     )
+    semantic_similarity: float | None = Field(
+        None,
+        ge=0.8,
+        le=1.0,
+        description="Likeness from which a similar question gets a stored answer, from 0.8, e.g. 0.95; null: none.",
+    )
 
 
 class CacheSection(Section):
@@ -133,6 +139,13 @@ class CacheSection(Section):
     )
     record_max_bytes: Annotated[int, SizeRange(2**10, 2**34)] = Field(
         64 * 2**20, description="Size at which each gateway replica stops recording."
+    )
+    embedder: Name = Field(
+        "lexical",
+        description="What compares questions for semantic_similarity: lexical (words and letters) or an installed one.",
+    )
+    semantic_max_bytes: Annotated[int, SizeRange(2**16, 2**40)] = Field(
+        32 * 2**20, description="Most memory that vectors of questions take in one gateway replica."
     )
 
 

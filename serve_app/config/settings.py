@@ -99,6 +99,8 @@ class ModeSettings:
     """0 turns the cache of this mode off."""
     hit_rate_target: float | None = None
     """Under it the time to live is raised, within bounds; None: never."""
+    semantic_similarity: float | None = None
+    """How similar a question must be for another one's answer, a cosine; None: only equal requests share answers."""
     cache_ttl_source: TtlSource = TtlSource.CONFIGURED
     first_token_timeout_s: float | None = None
     """None: the gateway's."""
@@ -115,6 +117,10 @@ class CacheSettings:
     record_file: Path | None = None
     """Where look-ups are written for `headroom cache simulate`, one file per gateway replica; None: nowhere."""
     record_max_bytes: int = 64 * 2**20
+    embedder: str = "lexical"
+    """What compares questions, in modes that share answers of similar ones."""
+    semantic_max_bytes: int = 32 * 2**20
+    """Bound on what it keeps of them in one gateway replica."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

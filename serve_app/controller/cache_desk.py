@@ -85,14 +85,15 @@ class CacheDesk:
         return json_answer(ttl_answer(mode))
 
     def _lookups(self) -> dict[str, tuple[int, int]]:
-        """Hits and misses by mode, whatever kind of cache gave them."""
+        """Exact hits and misses by mode, whatever kind of store gave them; a semantic hit is a miss of those."""
         hits, misses = (self._by_mode(metric) for metric in (names.CACHE_HITS, names.CACHE_MISSES))
         return {mode: (hits[mode], misses[mode]) for mode in hits.keys() | misses.keys()}
 
     def _by_mode(self, metric: names.Counter) -> Counter[str]:
         found: Counter[str] = Counter()
-        for (mode, _), value in self._totals.counters(metric).items():
-            found[mode] += int(value)
+        for (mode, cache_type), value in self._totals.counters(metric).items():
+            if cache_type != names.SEMANTIC_CACHE:
+                found[mode] += int(value)
         return found
 
     def _keep(self) -> None:

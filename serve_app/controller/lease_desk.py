@@ -143,7 +143,11 @@ class LeaseDesk:
     # -- what leases ask -----------------------------------------------------------------------------
 
     async def reclaim(self, claim: Claim) -> None:
-        """Idle models go to sleep for a lease of higher priority. Caches of engines do not shrink while they run."""
+        """Idle models go to sleep for a lease of higher priority.
+
+        No room offers a cache: engines' do not shrink while they run, and the gateways' answers are in no plan
+        (`gateway/DESIGN.md`, "Caches that shrink"), so giving them up would enlarge no room.
+        """
         for step in claim.steps:
             if step.kind is StepKind.SLEEP_MODEL:
                 with operation(names.LeaseSpan.PREEMPT, {names.MODEL: step.name, names.NUM_BYTES: step.num_bytes}):

@@ -69,7 +69,10 @@ class ControllerTelemetry:
         self._collector.declare(
             modes=[mode.name for mode in settings.modes],
             models=[model.id for model in settings.models],
-            cache_types=["redis" if settings.cache.redis_url else "memory"],
+            cache_types=[
+                "redis" if settings.cache.redis_url else "memory",
+                *([names.SEMANTIC_CACHE] if any(mode.semantic_similarity for mode in settings.modes) else []),
+            ],
         )
 
     def expect_alerts(self, rules: Iterable[tuple[str, str]]) -> None:

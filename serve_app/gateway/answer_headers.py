@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from enum import StrEnum
 from functools import lru_cache
 from typing import Protocol
@@ -20,6 +21,8 @@ class CacheState(StrEnum):
     MISS = "miss"
     SHARED = "shared"
     """Answered by a run that another request had already begun."""
+    SEMANTIC = "semantic"
+    """A stored answer to a similar question of the same group."""
     BYPASS = "bypass"
 
 
@@ -58,10 +61,16 @@ def stream_headers(answer: Answered, state: CacheState) -> Headers:
     return [EVENTS, *_NO_BUFFERING, *origin_headers(answer, state)]
 
 
-def hit_headers(entry: StoredAnswer) -> Headers:
+def hit_headers(entry: StoredAnswer, state: CacheState = CacheState.HIT) -> Headers:
     """Headers of a stored answer; the whole is sent at once, so even a stream has a length."""
     length = (b"content-length", str(len(entry.body)).encode())
-    return [EVENTS if entry.stream else JSON, length, *origin_headers(entry, CacheState.HIT)]
+    return [EVENTS if entry.stream else JSON, length, *origin_headers(entry, state)]
+
+
+def similar_headers(entry: StoredAnswer, similarity: float) -> Headers:
+    """Of an answer to a similar question; `similarity` is rounded down, so that 1 is said of 1 alone."""
+    shown = b"%.4f" % (math.floor(similarity * 10_000) / 10_000)
+    return [*hit_headers(entry, CacheState.SEMANTIC), (b"x-headroom-cache-similarity", shown)]
 
 
 @lru_cache(maxsize=512)

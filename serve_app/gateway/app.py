@@ -26,6 +26,7 @@ from serve_app.gateway.cache import ENTRY_OVERHEAD_BYTES, MemoryStore, Store
 from serve_app.gateway.cache_log import RecordingStore
 from serve_app.gateway.catalog import Catalog, make_catalog
 from serve_app.gateway.control import ControlPlane
+from serve_app.gateway.embedders import embedder
 from serve_app.gateway.inference import Inference
 from serve_app.gateway.loads import Loads, RetryBudget
 from serve_app.gateway.meters import Meters
@@ -35,6 +36,7 @@ from serve_app.gateway.pulse_probes import PulseProbes
 from serve_app.gateway.redis_store import RedisStore
 from serve_app.gateway.routing_table import RoutingTable
 from serve_app.gateway.run_terms import Deadlines, Engines
+from serve_app.gateway.semantic_cache import SemanticCache
 from serve_app.gateway.steering import Steering
 from serve_app.gateway.upstream import Pool, address_of
 from serve_app.gateway.waker import Waker
@@ -74,7 +76,11 @@ class Gateway:
         self._pool = Pool()
         cache_type = store.kind if store else ("redis" if settings.cache.redis_url else "memory")
         self._meters = Meters(recorder, modes=[mode.name for mode in settings.modes], cache_type=cache_type)
-        self._store = store or make_store(settings, clock=clock, on_expired=self._meters.expired)
+        answers = store or make_store(settings, clock=clock, on_expired=self._meters.expired)
+        self._store = recorded(answers, settings, clock=clock)
+        semantic = SemanticCache(
+            embedder=embedder(settings.cache.embedder), answers=answers, max_bytes=settings.cache.semantic_max_bytes
+        )
         limits = settings.gateway
         silence_s = max(limits.first_token_timeout_s, limits.between_tokens_timeout_s)
         self._peers = Peers(pool=self._pool, silence_s=silence_s, clock=clock)
@@ -94,7 +100,11 @@ class Gateway:
         self._probes = PulseProbes(loads=engines.loads, pool=self._pool, hang_after_s=limits.hang_after_s)
         self._bodies = BodyReader(max_bytes=limits.max_body_bytes, clock=clock)
         self._board = FlightBoard(
-            engines=engines, store=self._store, meters=self._meters, on_ended=self._steering.ended
+            engines=engines,
+            store=self._store,
+            meters=self._meters,
+            on_ended=self._steering.ended,
+            on_stored=semantic.remember,
         )
         self._inference = Inference(
             admission=self._admission,
@@ -102,6 +112,7 @@ class Gateway:
             clock=clock,
             bodies=self._bodies,
             store=self._store,
+            semantic=semantic,
             board=self._board,
             engines=engines,
             steering=self._steering,
@@ -115,6 +126,7 @@ class Gateway:
             settings=settings,
             control=control,
             store=self._store,
+            semantic=semantic,
             meters=self._meters,
             peers=self._peers,
             explain=self._inference.explain,
@@ -264,20 +276,20 @@ class Gateway:
 
 
 def make_store(settings: Settings, *, clock: Callable[[], float], on_expired: Callable[[str], None]) -> Store:
-    """Redis where the configuration names one, else this process's memory; recorded where it says so."""
-    store = _unrecorded_store(settings, clock=clock, on_expired=on_expired)
+    """Redis where the configuration names one, else this process's memory."""
+    if settings.cache.redis_url is not None:
+        max_entry_bytes = KEPT_BYTES + ENTRY_OVERHEAD_BYTES
+        return RedisStore.from_url(settings.cache.redis_url, clock=clock, max_entry_bytes=max_entry_bytes)
+    return MemoryStore(max_bytes=settings.cache.max_bytes, clock=clock, on_expired=on_expired)
+
+
+def recorded(store: Store, settings: Settings, *, clock: Callable[[], float]) -> Store:
+    """The store, with a log of its look-ups where the configuration names a file."""
     file = settings.cache.record_file
     if file is None:
         return store
     log = file.with_name(f"{file.name}.{os.getpid()}").open("w", encoding="utf-8")
     return RecordingStore(store, log, clock=clock, max_bytes=settings.cache.record_max_bytes)
-
-
-def _unrecorded_store(settings: Settings, *, clock: Callable[[], float], on_expired: Callable[[str], None]) -> Store:
-    if settings.cache.redis_url is not None:
-        max_entry_bytes = KEPT_BYTES + ENTRY_OVERHEAD_BYTES
-        return RedisStore.from_url(settings.cache.redis_url, clock=clock, max_entry_bytes=max_entry_bytes)
-    return MemoryStore(max_bytes=settings.cache.max_bytes, clock=clock, on_expired=on_expired)
 
 
 def _urls(table: RoutingTable) -> list[str]:

@@ -7,7 +7,7 @@ request would find neither. One owner: the gateway's event loop.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 from serve_app.api.errors import ApiError
@@ -29,8 +29,16 @@ MAX_RUNS: Final = 4096
 
 class FlightBoard:
     def __init__(
-        self, *, engines: Engines, store: Store, meters: Meters, on_ended: Callable[[Decision, Report], None]
+        self,
+        *,
+        engines: Engines,
+        store: Store,
+        meters: Meters,
+        on_ended: Callable[[Decision, Report], None],
+        on_stored: Callable[[Decision], Awaitable[None]],
     ) -> None:
+        """`on_stored` is called when the answer is in the store and its flight has left; it raises nothing."""
+        self._on_stored = on_stored
         self._on_ended = on_ended
         self._engines = engines
         self._store = store
@@ -133,6 +141,7 @@ class FlightBoard:
             await self._store.put(decision.key, entry, ttl_s=decision.cache_ttl_s)
         finally:
             self._leave(decision, flight)
+        await self._on_stored(decision)
 
     def _leave(self, decision: Decision, flight: Flight) -> None:
         if decision.key is not None and self._flights.get(decision.key) is flight:

@@ -2,6 +2,7 @@
 
 Where directives contradict each other the more careful one counts: `no-store` over all, `no-cache` over `max-age`,
 the smaller of two ages. An age that is no number is 0, as RFC 9111, 4.2.1, advises. What is not known is passed over.
+`no-semantic` is ours, an extension by RFC 9111, 5.2.3: no answer to a similar question, only to this very one.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ class CacheControl:
 
     no_store: bool = False
     no_cache: bool = False
+    no_semantic: bool = False
     max_age_s: float | None = None
 
 
@@ -34,7 +36,10 @@ def read_cache_control(value: bytes | None) -> CacheControl:
     ages = [_age_s(argument) for name, argument in directives if name == b"max-age"]
     max_age_s = min(ages, default=None)
     return CacheControl(
-        no_store=b"no-store" in names, no_cache=b"no-cache" in names or max_age_s == 0, max_age_s=max_age_s
+        no_store=b"no-store" in names,
+        no_cache=b"no-cache" in names or max_age_s == 0,
+        no_semantic=b"no-semantic" in names,
+        max_age_s=max_age_s,
     )
 
 

@@ -9,19 +9,26 @@ from serve_app.config.settings import ModeSettings, Settings
 from serve_app.gateway.cache import Store
 from serve_app.gateway.meters import CacheCounts
 
-_SUMMED = ("hits", "misses", "shared", "bypass", "expired", "entries", "bytes")
+_SUMMED = ("hits", "misses", "shared", "bypass", "expired", "entries", "bytes", "semantic_hits", "semantic_misses")
+_SUMMED_SEMANTIC = ("entries", "bytes", "max_bytes", "faults")
 DIRECT = "none"
 """Row of requests that name a model and no mode: they never use the cache."""
 
 
-def local_stats(settings: Settings, counts: Mapping[str, CacheCounts], store: Store) -> dict[str, Any]:
-    """Figures of this gateway replica. `entries` and `bytes` are None where the store cannot say."""
+def local_stats(
+    settings: Settings, counts: Mapping[str, CacheCounts], store: Store, semantic: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Figures of this gateway replica. `entries` and `bytes` are None where the store cannot say.
+
+    `hit_rate` is of exact hits alone; a semantic hit is a miss there and has figures of its own.
+    """
     terms = {mode.name: _terms(mode) for mode in settings.modes} | {DIRECT: {"ttl_s": 0.0}}
     return {
         "cache_type": store.kind,
         "num_gateways": 1,
         "num_silent": 0,
         "max_bytes": settings.cache.max_bytes if store.kind == "memory" else None,
+        "semantic": dict(semantic),
         "modes": {mode: _row(counts[mode], store, mode) | told for mode, told in terms.items()},
     }
 
@@ -36,6 +43,8 @@ def summed(own: Mapping[str, Any], others: Iterable[Mapping[str, Any] | None]) -
         "num_gateways": len(pages),
         "num_silent": sum(page is None for page in answers),
         "max_bytes": None if None in limits else sum(limits),
+        "semantic": own["semantic"]
+        | {name: sum(page["semantic"][name] for page in pages if "semantic" in page) for name in _SUMMED_SEMANTIC},
         "modes": {mode: _sum_rows([page["modes"].get(mode, {}) for page in pages]) for mode in own["modes"]},
     }
 
@@ -46,6 +55,7 @@ def _terms(mode: ModeSettings) -> dict[str, Any]:
         "ttl_s": mode.cache_ttl_s,
         "ttl_source": mode.cache_ttl_source.value,
         "hit_rate_target": mode.hit_rate_target,
+        "semantic_similarity": mode.semantic_similarity,
     }
 
 
@@ -60,6 +70,8 @@ def _row(counts: CacheCounts, store: Store, mode: str) -> dict[str, Any]:
         "entries": usage.num_entries,
         "bytes": usage.num_bytes,
         "expired": counts.expired,
+        "semantic_hits": counts.semantic_hits,
+        "semantic_misses": counts.semantic_misses,
     }
 
 

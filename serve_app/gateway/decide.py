@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from hashlib import blake2b
 from http import HTTPStatus
-from typing import Any
+from typing import Any, TypedDict
 
 import orjson
 
@@ -23,6 +23,7 @@ from serve_app.engines.protocol import Endpoint
 from serve_app.gateway.cache_key import cache_key
 from serve_app.gateway.canary import falls_into
 from serve_app.gateway.catalog import Catalog
+from serve_app.gateway.question import Question, question_of
 from serve_app.gateway.routing_table import Backend
 from tracing.names import NO_MODE
 
@@ -62,6 +63,8 @@ class Terms:
     may_downshift: bool = True
     no_store: bool = False
     no_cache: bool = False
+    may_be_similar: bool = True
+    """An answer to a similar question will do."""
     max_age_s: float | None = None
     """A stored answer that is older is not wanted; None sets no limit."""
 
@@ -87,6 +90,9 @@ class Decision:
     bypass: Bypass | None
     cache_ttl_s: float
     max_age_s: float | None = None
+    question: Question | None = None
+    """By which similar requests are known; None where the mode does not compare them, or this one cannot be."""
+    may_be_similar: bool = True
     settings: ModeSettings | None
     """Of the mode; None where none was asked for."""
     prefix: bytes | None
@@ -145,7 +151,7 @@ def decide_lower(
     if _pin_problem(terms, model, catalog) or _length_problem(request, model, catalog):
         return None
     lower = _decision(request, terms, mode, model, catalog)
-    return replace(lower, key=None, bypass=Bypass.DOWNSHIFTED, downshifted_from=instead_of)
+    return replace(lower, key=None, question=None, bypass=Bypass.DOWNSHIFTED, downshifted_from=instead_of)
 
 
 def _mode(request: InferenceRequest, terms: Terms, catalog: Catalog) -> ModeSettings | ApiError | None:
@@ -221,6 +227,8 @@ def _decision(
     keyed = bypass is None or bypass is Bypass.NO_CACHE
     mode_name = mode.name if mode else NO_MODE
     backends = _of_one_version(request, terms, mode_name, model, fields, catalog)
+    parts = _parts(terms, mode_name, model, backends[0].weights_version, request, fields)
+    compares = keyed and mode is not None and mode.semantic_similarity is not None
     return Decision(
         endpoint=request.endpoint,
         asked_for=request.model or "",
@@ -231,10 +239,12 @@ def _decision(
         stream=request.stream,
         include_usage=request.include_usage,
         num_choices=request.num_choices,
-        key=_key(terms, mode_name, model, backends[0].weights_version, request, fields) if keyed else None,
+        key=cache_key(**parts) if keyed else None,
         bypass=bypass,
         cache_ttl_s=mode.cache_ttl_s if mode else 0.0,
         max_age_s=terms.max_age_s,
+        question=question_of(**parts) if compares else None,
+        may_be_similar=terms.may_be_similar,
         settings=mode,
         prefix=_prefix(fields) if len(backends) > 1 else None,
     )
@@ -248,23 +258,34 @@ def _of_one_version(
         return catalog.versions[model][terms.pinned]
     canary = catalog.canaries.get(model)
     if canary is not None:
-        key = _key(terms, mode, model, "", request, fields)
+        key = cache_key(**_parts(terms, mode, model, "", request, fields))
         if falls_into(key, share=canary.share, seed=canary.seed):
             return canary.backends
     return catalog.serving[model]
 
 
-def _key(
+class _Parts(TypedDict):
+    """All that an answer may depend on."""
+
+    tenant: str
+    mode: str
+    model: str
+    weights_version: str
+    endpoint: str
+    fields: Mapping[str, Any]
+
+
+def _parts(
     terms: Terms, mode: str, model: str, version: str, request: InferenceRequest, fields: Mapping[str, Any]
-) -> bytes:
-    return cache_key(
-        tenant=terms.tenant,
-        mode=mode,
-        model=model,
-        weights_version=version,
-        endpoint=request.endpoint.value,
-        fields=fields,
-    )
+) -> _Parts:
+    return {
+        "tenant": terms.tenant,
+        "mode": mode,
+        "model": model,
+        "weights_version": version,
+        "endpoint": request.endpoint.value,
+        "fields": fields,
+    }
 
 
 def _prefix(fields: Mapping[str, Any]) -> bytes:

@@ -11,6 +11,7 @@ from serve_app.gateway.cache import Store
 from serve_app.gateway.catalog import Catalog
 from serve_app.gateway.decide import Asleep, Decision, Terms, decide
 from serve_app.gateway.loads import Loads
+from serve_app.gateway.semantic_cache import SemanticCache
 from serve_app.gateway.steering import Steering
 
 
@@ -22,6 +23,7 @@ async def explained(
     steering: Steering,
     loads: Loads,
     store: Store,
+    semantic: SemanticCache,
 ) -> dict[str, Any] | ApiError:
     """`serve_app.api.wire.RouteView` as JSON values, or the refusal that the request would get."""
     decision = decide(request, terms, catalog)
@@ -37,17 +39,20 @@ async def explained(
         "model": well.model if goes_down else decision.model,
         "outcome": "downshifted" if goes_down else "as asked",
         "weights_version": decision.weights_version,
-        "cache": await _cache(decision, store),
+        "cache": await _cache(decision, store, semantic),
         "steps": [{"mode": step.mode, "model": step.model, "why_not": step.why_not} for step in steps],
         "replicas": _replicas(decision, loads),
     }
 
 
-async def _cache(decision: Decision, store: Store) -> str:
+async def _cache(decision: Decision, store: Store, semantic: SemanticCache) -> str:
     if decision.bypass is not None and not may_read(decision):
         return f"bypass: {decision.bypass.value}"
     assert decision.key is not None
-    return "hit" if await store.get(decision.key) is not None else "miss"
+    if await store.get(decision.key) is not None:
+        return "hit"
+    similar = await semantic.find(decision)
+    return "miss" if similar is None else f"semantic: {similar.similarity:.4f}"
 
 
 def _replicas(decision: Decision, loads: Loads) -> list[dict[str, Any]]:

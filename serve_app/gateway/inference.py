@@ -19,10 +19,10 @@ from serve_app.api.requests import parse_request
 from serve_app.api.wire import RouteAsked
 from serve_app.engines.protocol import Endpoint
 from serve_app.gateway.admission import Admission, pin_refusal, salt_of
-from serve_app.gateway.answer_headers import CacheState, Headers, own_headers
+from serve_app.gateway.answer_headers import CacheState, Headers, own_headers, similar_headers
 from serve_app.gateway.asgi import BODY, START, Asked, BodyReader, Receive, Scope, Send, read_headers
 from serve_app.gateway.board import FlightBoard, may_read
-from serve_app.gateway.cache import ReadyEntry, Store
+from serve_app.gateway.cache import Entry, ReadyEntry, Store
 from serve_app.gateway.cache_control import NOTHING_SAID, read_cache_control
 from serve_app.gateway.cache_key import owner
 from serve_app.gateway.catalog import Catalog
@@ -37,6 +37,7 @@ from serve_app.gateway.peers import Peers
 from serve_app.gateway.pulse_probes import PulseProbes
 from serve_app.gateway.routing_table import Peer, RoutingTable
 from serve_app.gateway.run_terms import Engines, Report
+from serve_app.gateway.semantic_cache import SemanticCache, Similar, asks_for_similar
 from serve_app.gateway.steering import Steering
 from serve_app.gateway.waker import RETRY_AFTER_S, Waker
 from tracing import names
@@ -75,6 +76,7 @@ class Inference:
         clock: Callable[[], float],
         bodies: BodyReader,
         store: Store,
+        semantic: SemanticCache,
         board: FlightBoard,
         engines: Engines,
         steering: Steering,
@@ -91,6 +93,8 @@ class Inference:
         self._clock = clock
         self._bodies = bodies
         self._store = store
+        self._is_shared = store.kind != "memory"
+        self._semantic = semantic
         self._board = board
         self._engines = engines
         self._steering = steering
@@ -105,8 +109,7 @@ class Inference:
     def update(self, catalog: Catalog, table: RoutingTable) -> None:
         self._catalog = catalog
         self._secret = table.internal_secret
-        shared_elsewhere = self._store.kind != "memory" or len(table.peers) < 2
-        self._owners = () if shared_elsewhere else table.peers
+        self._owners = table.peers if len(table.peers) > 1 else ()
         self._memo.clear()
         self._waker.update(catalog)
         self._steering.update(catalog)
@@ -164,11 +167,30 @@ class Inference:
         if isinstance(decision, ApiError):
             return await visit.client.refuse(decision)
         visit.decision = decision
-        if self._owners and decision.key is not None and not visit.internal:
-            keeper = owner(decision.key, self._owners)
-            if keeper.replica != self._replica:
-                return await self._relay(visit, keeper, decision, body)
-        return await self._serve(visit, decision, body)
+        keeper = None if visit.internal else self._keeper(decision)
+        if keeper is None:
+            return await self._serve(visit, decision, body)
+        if self._is_shared:
+            answer = await self._stored(decision)
+            if answer is not None:
+                return await self._hit(visit, decision, answer.entry, answer.headers, CacheState.HIT)
+        return await self._relay(visit, keeper, decision, body)
+
+    def _keeper(self, decision: Decision) -> Peer | None:
+        """The other gateway where requests equal to this one meet; None: here.
+
+        A store that all share is asked here first, and only runs that others may join are worth the way.
+        """
+        if not self._owners or decision.key is None or (self._is_shared and not may_read(decision)):
+            return None
+        keeper = owner(decision.question.group if decision.question else decision.key, self._owners)
+        return keeper if keeper.replica != self._replica else None
+
+    async def _stored(self, decision: Decision) -> ReadyEntry | None:
+        if not may_read(decision):
+            return None
+        assert decision.key is not None
+        return await self._store.get(decision.key, max_age_s=decision.max_age_s)
 
     async def _woken(self, model: str, visit: Visit, body: bytes) -> Decision | ApiError | None:
         """None: the client has left, and nobody needs the answer."""
@@ -221,6 +243,7 @@ class Inference:
             steering=self._steering,
             loads=self._engines.loads,
             store=self._store,
+            semantic=self._semantic,
         )
 
     def _steered(self, visit: Visit, decision: Decision, body: bytes) -> Decision:
@@ -238,11 +261,14 @@ class Inference:
         return lower
 
     async def _serve(self, visit: Visit, decision: Decision, body: bytes) -> Delivered:
-        if may_read(decision):
-            assert decision.key is not None
-            answer = await self._store.get(decision.key, max_age_s=decision.max_age_s)
+        if self._board.joinable(decision) is None:  # else it might end unseen while the store is asked
+            answer = await self._stored(decision)
             if answer is not None:
-                return await self._hit(visit, decision, answer)
+                return await self._hit(visit, decision, answer.entry, answer.headers, CacheState.HIT)
+            similar = await self._similar(decision)
+            if similar is not None:
+                headers = similar_headers(similar.entry, similar.similarity)
+                return await self._hit(visit, decision, similar.entry, headers, CacheState.SEMANTIC)
         flight, state = self._board.joinable(decision), CacheState.SHARED
         if flight is None:
             decision = self._steered(visit, decision, body)
@@ -289,15 +315,25 @@ class Inference:
         finally:
             route.end(error_type=None if outcome is Outcome.SUCCESS else outcome.value)
 
-    async def _hit(self, visit: Visit, decision: Decision, answer: ReadyEntry) -> Delivered:
-        self._meters.cached(decision.mode, CacheState.HIT)
+    async def _similar(self, decision: Decision) -> Similar | None:
+        """Who may wait for the answer to this very request waits for it."""
+        if not asks_for_similar(decision) or self._board.joinable(decision) is not None:
+            return None
+        similar = await self._semantic.find(decision)
+        self._meters.semantic(decision.mode, hit=similar is not None)
+        return similar
+
+    async def _hit(
+        self, visit: Visit, decision: Decision, entry: Entry, headers: Headers, state: CacheState
+    ) -> Delivered:
+        self._meters.cached(decision.mode, state)
         if visit.trace.recorded:
             route = visit.trace.route(decision.mode, requested_model=decision.asked_for)
-            route.decided(model=decision.model, cache=CacheState.HIT.value)
+            route.decided(model=decision.model, cache=state.value)
             route.end()
         client = visit.client
-        await client.send({"type": START, "status": 200, "headers": answer.headers + client.own_headers})
-        await client.send({"type": BODY, "body": answer.entry.body})
+        await client.send({"type": START, "status": 200, "headers": headers + client.own_headers})
+        await client.send({"type": BODY, "body": entry.body})
         return Delivered(HTTPStatus.OK, Outcome.SUCCESS)
 
     async def _relay(self, visit: Visit, keeper: Peer, decision: Decision, body: bytes) -> Delivered:
@@ -314,8 +350,9 @@ class Inference:
         if delivered is not None:
             visit.relayed = True
             return delivered
-        visit.decision = replace(decision, key=None, bypass=Bypass.OWNER_AWAY)
-        return await self._serve(visit, visit.decision, body)
+        if not self._is_shared:
+            decision = visit.decision = replace(decision, key=None, question=None, bypass=Bypass.OWNER_AWAY)
+        return await self._serve(visit, decision, body)
 
     def _count(self, visit: Visit, delivered: Delivered) -> None:
         duration_s = self._clock() - visit.started_s
@@ -348,6 +385,7 @@ def _terms(asked: Asked, caller: Caller) -> Terms:
         may_downshift=asked.may_downshift,
         no_store=wanted.no_store,
         no_cache=wanted.no_cache,
+        may_be_similar=not wanted.no_semantic,
         max_age_s=wanted.max_age_s,
     )
 

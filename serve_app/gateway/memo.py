@@ -46,4 +46,5 @@ class Memo:
 
 
 def _size(key: MemoKey, decision: Decision) -> int:
-    return len(key[1]) + len(decision.body) + _OVERHEAD_BYTES
+    question = decision.question
+    return len(key[1]) + len(decision.body) + (4 * len(question.text) if question else 0) + _OVERHEAD_BYTES

@@ -29,6 +29,9 @@ class CacheCounts:
     shared: int = 0
     bypass: int = 0
     expired: int = 0
+    semantic_hits: int = 0
+    semantic_misses: int = 0
+    """Of misses those for which an answer to a similar question was looked for; their hits are in `misses` too."""
 
 
 class Meters:
@@ -85,18 +88,30 @@ class Meters:
         self._overhead.observe(duration_s)
 
     def cached(self, mode: str, state: CacheState) -> None:
-        """Count one request by what the cache did for it; `cache_hit_rate` is made of hits and misses only."""
+        """Count one request by what the cache did for it; `cache_hit_rate` is made of hits and misses only.
+
+        A semantic hit is a miss of the exact cache.
+        """
         counts = self.cache[mode]
         if state is CacheState.HIT:
             counts.hits += 1
             self._cache_cells[mode][0].inc()
-        elif state is CacheState.MISS:
+        elif state in (CacheState.MISS, CacheState.SEMANTIC):
             counts.misses += 1
             self._cache_cells[mode][1].inc()
         elif state is CacheState.SHARED:
             counts.shared += 1
         else:
             counts.bypass += 1
+
+    def semantic(self, mode: str, *, hit: bool) -> None:
+        """Count one look-up of the semantic cache."""
+        counts = self.cache[mode]
+        if hit:
+            counts.semantic_hits += 1
+        else:
+            counts.semantic_misses += 1
+        self._recorder.counter(names.CACHE_HITS if hit else names.CACHE_MISSES, mode, names.SEMANTIC_CACHE).inc()
 
     def expired(self, mode: str) -> None:
         self.cache[mode].expired += 1

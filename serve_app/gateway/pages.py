@@ -31,6 +31,7 @@ from serve_app.gateway.control import ControlPlane
 from serve_app.gateway.meters import Meters
 from serve_app.gateway.peers import Peers
 from serve_app.gateway.routing_table import Peer
+from serve_app.gateway.semantic_cache import SemanticCache
 from serve_app.gateway.steering import summed_downshifts
 from tracing.collector import fleet_families
 
@@ -80,6 +81,7 @@ class Pages:
         settings: Settings,
         control: ControlPlane,
         store: Store,
+        semantic: SemanticCache,
         meters: Meters,
         peers: Peers,
         explain: Callable[[RouteAsked], Awaitable[dict[str, Any] | ApiError]],
@@ -90,6 +92,7 @@ class Pages:
         self._settings = settings
         self._control = control
         self._store = store
+        self._semantic = semantic
         self._meters = meters
         self._peers = peers
         self._explain = explain
@@ -240,7 +243,7 @@ class Pages:
         return told if isinstance(told, ApiError) else _json(told)
 
     def _own_stats(self) -> dict[str, Any]:
-        return local_stats(self._settings, self._meters.cache, self._store)
+        return local_stats(self._settings, self._meters.cache, self._store, self._semantic.stats())
 
     async def _asked(self, answer: Awaitable[T], *, timeout_s: float = CONTROL_TIMEOUT_S) -> T | None:
         """The controller's answer, or None when it does not come: its failures are not ours to pass on."""

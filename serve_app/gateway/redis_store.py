@@ -1,23 +1,35 @@
 """Stored answers in Redis, for gateways on several nodes that share one cache.
 
-A slow or absent Redis costs one short wait and is then left alone for a second; the request goes on as a miss.
+A slow or absent Redis costs one short wait and is then left alone for a second; the request goes on as a miss. So does
+what is not Redis at all, and a value that is not ours.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import orjson
 from redis.asyncio import Redis
-from redis.exceptions import RedisError
+from redis.exceptions import ResponseError
 
 from serve_app.gateway.cache import Entry, ReadyEntry, Usage, ready
 
 TIMEOUT_S: Final = 0.25
+"""For connecting, and for each look-up or write as a whole: a Redis that answers in trickles is slow too."""
+MAX_AT_ONCE: Final = 64
+"""Further look-ups and writes wait: a crowd of requests is no outage, and the client refuses what is too much."""
 REST_AFTER_OUTAGE_S: Final = 1.0
 _PREFIX: Final = b"headroom:answer:2:"
-_FIELDS: Final = ("mode", "model", "weights_version", "checkpoint_step", "stream")
+_TYPES: Final[Mapping[str, tuple[type, ...]]] = {
+    "mode": (str,),
+    "model": (str,),
+    "weights_version": (str,),
+    "checkpoint_step": (int, type(None)),
+    "stream": (bool,),
+}
+_WRONG_TYPE: Final = "WRONGTYPE"
 
 
 class RedisStore:
@@ -25,7 +37,11 @@ class RedisStore:
 
     kind = "redis"
 
-    def __init__(self, client: Redis, *, clock: Callable[[], float], max_entry_bytes: int) -> None:
+    def __init__(
+        self, client: Redis, *, clock: Callable[[], float], max_entry_bytes: int, timeout_s: float = TIMEOUT_S
+    ) -> None:
+        self._timeout_s = timeout_s
+        self._turns = asyncio.Semaphore(MAX_AT_ONCE)
         self._client = client
         self._clock = clock
         self._max_entry_bytes = max_entry_bytes
@@ -33,19 +49,24 @@ class RedisStore:
         self.num_outages = 0
 
     @classmethod
-    def from_url(cls, url: str, *, clock: Callable[[], float], max_entry_bytes: int) -> RedisStore:
-        client = Redis.from_url(url, socket_timeout=TIMEOUT_S, socket_connect_timeout=TIMEOUT_S)
-        return cls(client, clock=clock, max_entry_bytes=max_entry_bytes)
+    def from_url(
+        cls, url: str, *, clock: Callable[[], float], max_entry_bytes: int, timeout_s: float = TIMEOUT_S
+    ) -> RedisStore:
+        client = Redis.from_url(
+            url, socket_timeout=timeout_s, socket_connect_timeout=timeout_s, max_connections=MAX_AT_ONCE
+        )
+        return cls(client, clock=clock, max_entry_bytes=max_entry_bytes, timeout_s=timeout_s)
 
     async def get(self, key: bytes, *, max_age_s: float | None = None) -> ReadyEntry | None:
         if self._resting():
             return None
         name = _PREFIX + key.hex().encode()
         try:
-            value = await self._client.get(name)
-            left_ms = None if max_age_s is None else await self._client.pttl(name)
-        except (RedisError, OSError):
-            self._outage()
+            async with asyncio.timeout(self._timeout_s), self._turns:
+                value = await self._client.get(name)
+                left_ms = None if max_age_s is None else await self._client.pttl(name)
+        except Exception as error:  # noqa: BLE001  # what answers there may speak anything
+            self._failed(error)
             return None
         found = _decoded(value) if isinstance(value, bytes) else None
         if found is None:
@@ -58,11 +79,12 @@ class RedisStore:
     async def put(self, key: bytes, entry: Entry, *, ttl_s: float) -> None:
         if ttl_s <= 0 or entry.num_bytes > self._max_entry_bytes or self._resting():
             return
+        ttl_ms = max(1, int(ttl_s * 1000))
         try:
-            ttl_ms = max(1, int(ttl_s * 1000))
-            await self._client.set(_PREFIX + key.hex().encode(), _encoded(entry, ttl_ms), px=ttl_ms)
-        except (RedisError, OSError):
-            self._outage()
+            async with asyncio.timeout(self._timeout_s), self._turns:
+                await self._client.set(_PREFIX + key.hex().encode(), _encoded(entry, ttl_ms), px=ttl_ms)
+        except Exception as error:  # noqa: BLE001  # as above
+            self._failed(error)
 
     def usage(self, mode: str) -> Usage:
         """Unknown: Redis is shared, and counting its keys would walk all of them."""
@@ -74,7 +96,10 @@ class RedisStore:
     def _resting(self) -> bool:
         return self._clock() < self._rest_until_s
 
-    def _outage(self) -> None:
+    def _failed(self, error: Exception) -> None:
+        """A key of another type is one key's fault: there Redis itself is well."""
+        if isinstance(error, ResponseError) and str(error).startswith(_WRONG_TYPE):
+            return
         self.num_outages += 1
         self._rest_until_s = self._clock() + REST_AFTER_OUTAGE_S
 
@@ -84,7 +109,7 @@ def _encoded(entry: Entry, ttl_ms: int) -> bytes:
 
     The age of an answer is its time to live less what Redis says is left, so no two clocks are compared.
     """
-    head: dict[str, Any] = {name: getattr(entry, name) for name in _FIELDS}
+    head: dict[str, Any] = {name: getattr(entry, name) for name in _TYPES}
     return orjson.dumps({**head, "ttl_ms": ttl_ms, "body_bytes": len(entry.body)}) + b"\n" + entry.body
 
 
@@ -95,10 +120,10 @@ def _decoded(value: bytes) -> tuple[Entry, int] | None:
         head = orjson.loads(line)
     except orjson.JSONDecodeError:
         return None
-    if (
-        not isinstance(head, dict)
-        or head.keys() != {*_FIELDS, "ttl_ms", "body_bytes"}
-        or head["body_bytes"] != len(body)
-    ):
+    if not isinstance(head, dict) or head.keys() != {*_TYPES, "ttl_ms", "body_bytes"}:
         return None
-    return Entry(body=body, **{name: head[name] for name in _FIELDS}), int(head["ttl_ms"])
+    if any(type(head[name]) not in kinds for name, kinds in _TYPES.items()):
+        return None
+    if type(head["ttl_ms"]) is not int or head["body_bytes"] != len(body):
+        return None
+    return Entry(body=body, **{name: head[name] for name in _TYPES}), head["ttl_ms"]

@@ -145,7 +145,7 @@ def _answer(trace: Sequence[SpanRecord], call: SpanRecord | None) -> Step:
     shown = {"mode": names.MODE, "model": names.MODEL, "cache": names.CACHE, "instead of": names.DOWNSHIFTED_FROM}
     facts = {name: str(route.attributes[key]) for name, key in shown.items() if route and key in route.attributes}
     missing = ""
-    if call is None and facts.get("cache") in ("hit", "shared"):
+    if call is None and facts.get("cache") in ("hit", "shared", "semantic"):
         missing = "It came from the cache: ask with the `id` of the answer, which is that of the run that made it."
     elif call is None:
         missing = "No engine was asked in this trace."

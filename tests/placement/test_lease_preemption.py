@@ -102,6 +102,14 @@ class TestOrder:
         ]
         assert state(leases, lease) == "held"
 
+    def test_the_refusal_names_every_rung_those_too_that_have_nothing_to_give(self) -> None:
+        leases, _ = filled(8, 8)
+        told = leases.refused(URGENT).message
+        assert "caches have nothing to shrink, no idle model goes to sleep, 1 lease(s) are drained and taken" in told
+        leases.rooms = [room(gb=16, reclaimables=(IDLE, CACHE))]
+        told = leases.refused(request("other", gb=7, priority=6)).message
+        assert "1 cache(s) shrink, 1 idle model(s) go to sleep, no lease is taken" in told
+
     def test_a_model_of_equal_priority_does_not_go_to_sleep(self) -> None:
         leases = Leases(rooms=[room(gb=1, reclaimables=(IDLE,))])
         assert leases.refused(request(gb=4, priority=3)).reason is LeaseRefusalReason.NO_ROOM

@@ -60,9 +60,10 @@ def _latency(modes: Iterable[ModeLimits]) -> PrometheusRule:
 
 def _hit_rate(targets: Iterable[tuple[str, float]]) -> PrometheusRule:
     parts = []
+    exact = f'cache_type!="{names.SEMANTIC_CACHE}"'
     for mode, target in targets:
         hits, misses = (
-            f"sum by (mode) (increase({metric.name}{{{_is('mode', mode)}}}[1h]))"
+            f"sum by (mode) (increase({metric.name}{{{_is('mode', mode)},{exact}}}[1h]))"
             for metric in (names.CACHE_HITS, names.CACHE_MISSES)
         )
         parts.append(f"({hits} / ({hits} + {misses}) < {target!r} and {hits} + {misses} >= {_MIN_LOOKUPS})")

@@ -50,9 +50,9 @@ async def served(app: Any) -> AsyncIterator[str]:
         await asyncio.gather(*server.server_state.tasks, return_exceptions=True)
 
 
-async def until(condition: Callable[[], bool]) -> None:
-    """Wait until the condition holds; fails after `DEADLINE_S`."""
-    async with asyncio.timeout(DEADLINE_S):
+async def until(condition: Callable[[], bool], *, deadline_s: float = DEADLINE_S) -> None:
+    """Wait until the condition holds; fails after the deadline."""
+    async with asyncio.timeout(deadline_s):
         while not condition():  # noqa: ASYNC110  # the conditions are other objects' plain fields
             await asyncio.sleep(0.002)
 
@@ -183,13 +183,22 @@ async def stage(
 @contextlib.asynccontextmanager
 async def two_gateways(*, of: Settings | None = None) -> AsyncIterator[tuple[Stage, Stage]]:
     """Two gateways that are peers of each other, before one engine."""
+    async with peers_of(None, None, of=of) as both:
+        yield both
+
+
+@contextlib.asynccontextmanager
+async def peers_of(*stores: Store | None, of: Settings | None = None) -> AsyncIterator[tuple[Stage, Stage]]:
+    """The same, each with its store; None: one of its own."""
     async with contextlib.AsyncExitStack() as stack:
         engine = ScriptedEngine(model="mini", secret=SECRET)
         engine_url = await stack.enter_async_context(served(engine))
         made = []
-        for name in ("g0", "g1"):
-            control, recorder = FakeControl(), Recorder(name)
-            gateway = Gateway(settings=of or settings(), control=control, recorder=recorder, replica=name, created=1)
+        for number, store in enumerate(stores):
+            control, recorder, name = FakeControl(), Recorder(f"g{number}"), f"g{number}"
+            gateway = Gateway(
+                settings=of or settings(), control=control, recorder=recorder, replica=name, store=store, created=1
+            )
             stack.push_async_callback(gateway.aclose)
             url = await stack.enter_async_context(served(gateway))
             http = await stack.enter_async_context(httpx.AsyncClient(base_url=url, timeout=DEADLINE_S))

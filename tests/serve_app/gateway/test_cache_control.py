@@ -33,6 +33,8 @@ def control(**said: object) -> CacheControl:
         (b"no-store, max-age=60", control(no_store=True, max_age_s=60.0)),
         (b"no-cache, max-age=60", control(no_cache=True, max_age_s=60.0)),
         (b"max-age=60, max-age=5", control(max_age_s=5.0)),
+        (b"No-Semantic", control(no_semantic=True)),
+        (b"no-semantic, max-age=5", control(no_semantic=True, max_age_s=5.0)),
         (b"max-age=5,max-age=60", control(max_age_s=5.0)),
         (b"max-age=-1", control(no_cache=True, max_age_s=0.0)),
         (b"max-age=nan", control(no_cache=True, max_age_s=0.0)),
