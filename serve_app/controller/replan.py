@@ -19,9 +19,9 @@ from serve_app.controller.conditions import USABLE, Conditions
 from serve_app.controller.fleet_link import FleetLink
 from serve_app.controller.planning import StoredPlan
 from serve_app.controller.proposing import Wish
-from serve_app.controller.turns import kept
 from serve_app.errors import ApplyBusy, HeadroomError
 from serve_app.logs import logger
+from serve_app.turns import kept
 
 _LOOK_S = 1.0
 _REST_S = 20.0
