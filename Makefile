@@ -28,7 +28,7 @@ help:
 setup: $(STAMP)
 
 # The lock is complete, so --no-deps: resolving again would bring torchvision and others that break vLLM on CPU.
-# Not compiled: that takes a minute for all, and what is really imported is compiled, and kept, at its first import.
+# pip compiles on one core, which takes a minute; compileall on all. Its status says that a file is not for this Python.
 $(STAMP): requirements.lock pyproject.toml
 	@test -n "$(PYTHON)" || { echo "No python3.11 found. Install Python 3.11, or name one: make PYTHON=/path/to/python3.11" >&2; exit 1; }
 	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' \
@@ -36,6 +36,7 @@ $(STAMP): requirements.lock pyproject.toml
 	@echo "Setting up $(VENV): $$(grep -c == requirements.lock) pinned packages, some minutes the first time ..."
 	@test -x $(BIN)/python || "$(PYTHON)" -m venv $(VENV)
 	@$(PIP) install --no-deps --no-compile $(TORCH_INDEX) -r requirements.lock > $(PIP_LOG) 2>&1 \
+	  && { $(BIN)/python -m compileall -qq -j 0 $(VENV)/lib >> $(PIP_LOG) 2>&1 || true; } \
 	  && $(PIP) install --no-deps --no-build-isolation -e . >> $(PIP_LOG) 2>&1 \
 	  || { tail -n 20 $(PIP_LOG) >&2; \
 	       echo "Setting up failed; all of it is in $(PIP_LOG). If torch was not found, set HEADROOM_TORCH_INDEX to the" \
