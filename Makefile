@@ -18,22 +18,25 @@ TORCH_INDEX := $(if $(HEADROOM_TORCH_INDEX),--extra-index-url $(HEADROOM_TORCH_I
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check --no-input
 PIP_LOG := $(VENV)/set-up.log
 
-.PHONY: help setup serve test test-all lint format types bench bench-peers demo load lock clean
+.PHONY: help setup serve test test-unit test-app test-core test-models test-integration test-all lint format types \
+  bench bench-peers demo load lock clean
 
 help:
 	@sed -n '1,3p' Makefile
-	@echo "Targets: setup serve test test-all lint format types bench bench-peers demo load lock clean"
+	@echo "Targets: setup serve test test-unit test-integration test-all lint format types bench bench-peers demo load lock clean"
 
 setup: $(STAMP)
 
 # The lock is complete, so --no-deps: resolving again would bring torchvision and others that break vLLM on CPU.
+# pip compiles on one core, which takes a minute; compileall on all. Its status says that a file is not for this Python.
 $(STAMP): requirements.lock pyproject.toml
 	@test -n "$(PYTHON)" || { echo "No python3.11 found. Install Python 3.11, or name one: make PYTHON=/path/to/python3.11" >&2; exit 1; }
 	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' \
 	  || { echo "$(PYTHON) is no Python 3.11, which the lock file is made for." >&2; exit 1; }
 	@echo "Setting up $(VENV): $$(grep -c == requirements.lock) pinned packages, some minutes the first time ..."
 	@test -x $(BIN)/python || "$(PYTHON)" -m venv $(VENV)
-	@$(PIP) install --no-deps $(TORCH_INDEX) -r requirements.lock > $(PIP_LOG) 2>&1 \
+	@$(PIP) install --no-deps --no-compile $(TORCH_INDEX) -r requirements.lock > $(PIP_LOG) 2>&1 \
+	  && { $(BIN)/python -m compileall -qq -j 0 $(VENV)/lib >> $(PIP_LOG) 2>&1 || true; } \
 	  && $(PIP) install --no-deps --no-build-isolation -e . >> $(PIP_LOG) 2>&1 \
 	  || { tail -n 20 $(PIP_LOG) >&2; \
 	       echo "Setting up failed; all of it is in $(PIP_LOG). If torch was not found, set HEADROOM_TORCH_INDEX to the" \
@@ -43,8 +46,25 @@ $(STAMP): requirements.lock pyproject.toml
 serve: $(STAMP)
 	@$(BIN)/headroom up $(CONFIG)
 
+# What needs no cluster goes side by side, the longest first; each part is shown when it is over. The cluster is alone.
 test: $(STAMP)
-	@$(BIN)/python -m pytest -q
+	@$(MAKE) --no-print-directory --jobs=3 --output-sync test-app test-core test-models
+	@$(MAKE) --no-print-directory test-integration
+
+test-unit: test-app test-core
+
+test-app: $(STAMP)
+	@$(BIN)/python -m pytest -q tests/serve_app
+
+test-core: $(STAMP)
+	@$(BIN)/python -m pytest -q --ignore=tests/serve_app --ignore=tests/integration
+
+# The default models, which the integration tests serve, in what time the tests beside it leave.
+test-models: $(STAMP)
+	@nice -n 10 $(BIN)/python -m tests.integration.default_models
+
+test-integration: $(STAMP)
+	@$(BIN)/python -m pytest -q tests/integration
 
 # The slow ones too, such as training the default models.
 test-all: $(STAMP)

@@ -13,7 +13,7 @@ import click
 from serve_app.commands.options import address_option, json_option
 
 if TYPE_CHECKING:
-    from serve_app.why.origin import Step
+    from serve_app.why.known import Step
 
 
 @click.command("why")

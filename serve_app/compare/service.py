@@ -25,6 +25,7 @@ from serve_app.logs import logger
 from serve_app.training.checkpoints import Verified, verify_checkpoint
 from serve_app.training.deployed import read_deployed
 from serve_app.training.sources import models_folder
+from serve_app.turns import Bell
 from tracing import names
 from tracing.propagation import parse_traceparent
 from tracing.setup import Exporting
@@ -75,12 +76,12 @@ class ComparisonService:
         self._clock = clock
         self._limit = limit
         self._exporting = exporting
-        self._woken = asyncio.Event()
+        self._bell = Bell()
         self._callbacks: list[Callable[[Board], None]] = []
 
     def noticed(self) -> None:
         """Somebody says that a checkpoint was written, that a test set changed, or that another one serves now."""
-        self._woken.set()
+        self._bell.ring()
 
     def on_ranked(self, callback: Callable[[Board], None]) -> None:
         """Called with a model's board after each change of it; its `advice` says what to roll out. Must not block."""
@@ -89,17 +90,7 @@ class ComparisonService:
 
     async def run(self) -> None:
         """For ever: looks now, at every notice, and at the latest after 60 s."""
-        while True:
-            self._woken.clear()
-            try:
-                await self.turn()
-            except Exception as error:  # noqa: BLE001 - a loop that ended silently would be worse than any of them
-                _log.error("looking for checkpoints failed; the loop goes on", error=repr(error))
-            try:
-                async with asyncio.timeout(EVERY_S):
-                    await self._woken.wait()
-            except TimeoutError:
-                pass
+        await self._bell.turns(self.turn, every_s=EVERY_S, what="looking for checkpoints")
 
     async def turn(self) -> None:
         """Looks at all that is due, each once, one after another; a newer one that comes meanwhile goes first."""

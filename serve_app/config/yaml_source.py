@@ -37,12 +37,13 @@ class Document:
 def read_document(text: str, *, kind: str = "a YAML document") -> Document:
     """Parses one YAML document; a syntax error is a problem, not an exception. `kind`: what an empty one should be."""
     try:
-        root = yaml.compose(text, Loader=yaml.SafeLoader)
+        loader = yaml.SafeLoader(text)  # parsed once: the same nodes give the lines and the data
+        root = loader.get_single_node()
         if root is None:
             return Document(None, problems=(_whole_file("is empty", kind),))
         lines: dict[Location, int] = {}
         problems = tuple(_walk(root, (), lines, set()))
-        return Document(yaml.safe_load(text), lines, problems)
+        return Document(loader.construct_document(root), lines, problems)
     except yaml.YAMLError as error:
         return Document(None, problems=(_syntax_problem(error),))
     except _TooLarge:

@@ -37,13 +37,14 @@ from placement.objectives import ObjectiveName
 from placement.signals import Poll
 from serve_app.config.settings import HealthSettings, Settings
 from serve_app.controller.fleet_link import FleetLink
-from serve_app.controller.turns import Spawn, kept
+from serve_app.controller.turns import Spawn
 from serve_app.fleet.alerts import AlertEntry, AlertHistory, Callbacks
 from serve_app.fleet.health_store import HealthStore
 from serve_app.fleet.watches import NodePolls
 from serve_app.logs import logger
 from serve_app.ops.maintenance import Lay, turns
 from serve_app.ops.objective_counts import ObjectiveCounts
+from serve_app.turns import kept
 from tracing import names
 from tracing.spans import operation
 

@@ -37,7 +37,7 @@ from serve_app.controller.rollout_replicas import LiveReplicas
 from serve_app.controller.rollout_sight import AnswersSeen, LiveJudge, LiveWatch
 from serve_app.controller.store import Store
 from serve_app.controller.telemetry import ControllerTelemetry
-from serve_app.controller.turns import Spawn, kept
+from serve_app.controller.turns import Spawn
 from serve_app.errors import HeadroomError
 from serve_app.fleet.actors import DeviceReading
 from serve_app.goals.rest import PATH as GOALS
@@ -46,6 +46,7 @@ from serve_app.rollout.rest import PATH as ROLLOUTS
 from serve_app.rollout.rest import RELOAD_PATH
 from serve_app.rollout.world import World
 from serve_app.training.sources import models_folder
+from serve_app.turns import kept
 
 COMPARISONS: Final = "/v1/comparisons"
 _LOOK_S: Final = 1.0

@@ -20,9 +20,9 @@ from serve_app.controller.fleet_link import FleetLink
 from serve_app.controller.giving_way import RunningJob, waits_for_jobs
 from serve_app.controller.planning import StoredPlan
 from serve_app.controller.proposing import Wish
-from serve_app.controller.turns import kept
 from serve_app.errors import ApplyBusy, HeadroomError
 from serve_app.logs import logger
+from serve_app.turns import kept
 
 _LOOK_S = 1.0
 _REST_S = 20.0

@@ -20,12 +20,12 @@ from serve_app.controller.engine_scaler import EngineScaler
 from serve_app.controller.gateway_replicas import GatewayReplicas
 from serve_app.controller.scaled_counts import ScaledCounts
 from serve_app.controller.scaling_sight import GATEWAY, TRAINERS, ScalingSight, Seen
-from serve_app.controller.turns import kept
 from serve_app.logs import logger
 from serve_app.scaling.page import asked_scale, scale_answer, scaling_page
 from serve_app.scaling.policy import Sample, ScalingPolicy
 from serve_app.scaling.rules import Kind, Target
 from serve_app.scaling.service import Applied, Blocked, ScalingService
+from serve_app.turns import kept
 from tracing.metrics import Recorder
 
 TURN_S: Final = 5.0

@@ -6,7 +6,6 @@ submitted twice is one job.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Final, Protocol, assert_never
@@ -28,6 +27,7 @@ from serve_app.goals.goal import (
 )
 from serve_app.goals.store import GoalStore
 from serve_app.logs import logger
+from serve_app.turns import Bell
 
 EVERY_S: Final = 15.0
 
@@ -74,25 +74,15 @@ class GoalService:
         self._jobs = jobs
         self._comparisons = comparisons
         self._clock = clock
-        self._woken = asyncio.Event()
+        self._bell = Bell()
 
     def noticed(self) -> None:
         """A job ended, a checkpoint was scored, or a goal was added."""
-        self._woken.set()
+        self._bell.ring()
 
     async def run(self) -> None:
         """For ever: now, at every notice, and at the latest after 15 s."""
-        while True:
-            self._woken.clear()
-            try:
-                await self.turn()
-            except Exception as error:  # noqa: BLE001 - a loop that ended silently would be worse than any of them
-                _log.error("looking after goals failed; the loop goes on", error=repr(error))
-            try:
-                async with asyncio.timeout(EVERY_S):
-                    await self._woken.wait()
-            except TimeoutError:
-                pass
+        await self._bell.turns(self.turn, every_s=EVERY_S, what="looking after goals")
 
     async def turn(self) -> None:
         """One decision for each open goal; what fails with one does not hold up the others."""

@@ -10,6 +10,7 @@ from serve_app.logs import logger
 from serve_app.rollout.record import Record
 from serve_app.rollout.service import Ask, Refused, RolloutService
 from serve_app.rollout.world import Clock
+from serve_app.turns import kept
 
 EVERY_S: Final = 600.0
 """Row C4."""
@@ -63,10 +64,7 @@ class Orchestrator:
     async def watch(self) -> None:
         """For ever."""
         while True:
-            try:
-                await self.look()
-            except Exception as error:  # noqa: BLE001  # a loop that ended silently would be worse than any of them
-                log.error("could not look for better weights; the next look comes", error=repr(error))
+            await kept(self.look, what="looking for better weights")
             await self._clock.sleep(EVERY_S)
 
 

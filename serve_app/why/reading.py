@@ -1,4 +1,4 @@
-"""Reads what `origin.py` looks in: span files, checkpoints and comparisons of this machine, pages of the cluster.
+"""Reads what is `known.py`: span files, checkpoints and comparisons of this machine, pages of the cluster.
 
 A source that cannot be read is told as such, and the others are looked in all the same.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, Final, TypeVar
 
@@ -18,7 +19,7 @@ from serve_app.rollout.views import RolloutsView
 from serve_app.training.checkpoints import read_manifest
 from serve_app.training.manifest import Manifest
 from serve_app.training.sources import models_folder
-from serve_app.why.origin import Compared, Known, Made, Ran, StepKind, unix_s
+from serve_app.why.known import Compared, Known, Made, Ran, StepKind
 from tracing import names
 from tracing.propagation import parse_traceparent
 from tracing.recent import SpanRecord, find_traces, read_spans
@@ -180,7 +181,7 @@ def _comparisons(home: Path) -> tuple[Compared, ...]:
             accuracy=line.score.accuracy if line.score else None,
             rank=line.rank,
             verdict=line.verdict.sentence if line.verdict else "",
-            looked_at_unix_s=unix_s(line.looked_at),
+            looked_at_unix_s=_unix_s(line.looked_at),
         )
         for line in lines
     )
@@ -198,10 +199,18 @@ def _ran(page: _Jobs) -> tuple[Ran, ...]:
             devices=job.devices,
             weights_version=job.weights_version,
             trace_id=job.trace_id,
-            submitted_unix_s=unix_s(job.submitted),
+            submitted_unix_s=_unix_s(job.submitted),
             queued_s=job.wait_s,
-            started_unix_s=unix_s(job.started),
-            ended_unix_s=unix_s(job.ended),
+            started_unix_s=_unix_s(job.started),
+            ended_unix_s=_unix_s(job.ended),
         )
         for job in page.jobs
     )
+
+
+def _unix_s(text: Any) -> float | None:
+    """Of an ISO 8601 time; None where it is none."""
+    try:
+        return datetime.fromisoformat(text).timestamp()
+    except (TypeError, ValueError):
+        return None

@@ -19,7 +19,9 @@ from tests.integration.live_cluster import LiveCluster, short_home
 from tests.tracing.otlp_receiver import Receiver, http_receiver
 
 _HERE = Path(__file__).parent
-_ORDER = ("test_refusals", "test_starts", "test_fleet", "", "test_lifecycle", "test_apply", "test_faults", "test_end")
+_BEFORE = ("test_refusals", "test_starts", "test_fleet_groups", "test_fleet", "test_device_rules", "test_road")
+"""Those that need no cluster or start one of their own, which ends with them: the shared one does not run yet."""
+_ORDER = (*_BEFORE, "", "test_lifecycle", "test_apply", "test_faults", "test_end")
 """Modules in this order; those not named come where the empty name stands."""
 
 

@@ -36,8 +36,9 @@ def one_fits_one_does_not() -> str:
     return str(yaml.safe_dump(document, sort_keys=False))
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="class")
 def half() -> Iterator[LiveCluster]:
+    """Ends with the class that asks it: the next one starts a Ray of its own."""
     home = short_home()
     copy_models(home, ("mini", "small"))
     cluster = LiveCluster(one_fits_one_does_not(), home=home)

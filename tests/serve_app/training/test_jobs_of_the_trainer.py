@@ -124,20 +124,27 @@ class TestAStepThatIsTaken:
         assert run(home).saved[-1] == run(home).saved[-1]
 
 
+@pytest.fixture(scope="class", params=KINDS, ids=lambda kind: kind["kind"])
+def uninterrupted(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[dict[str, Any], Saved]:
+    """A kind of job, and the end of one that nobody stopped."""
+    home = home_with_tiny(tmp_path_factory.mktemp("uninterrupted") / "home")
+    return request.param, run(home, steps=12, save_every=5, **request.param).saved[-1]
+
+
 class TestPreemption:
-    @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind["kind"])
     @pytest.mark.parametrize("stop_after", [1, 5, 7, 11])
     def test_a_resumed_job_gives_the_same_bytes_as_an_uninterrupted_one(
-        self, tmp_path: Path, kind: dict[str, Any], stop_after: int
+        self, home: Path, uninterrupted: tuple[dict[str, Any], Saved], stop_after: int
     ) -> None:
-        whole, broken = home_with_tiny(tmp_path / "whole"), home_with_tiny(tmp_path / "broken")
-        wanted = run(whole, steps=12, save_every=5, **kind).saved[-1]
-        stopped = run(broken, steps=12, save_every=5, channel=RecordingChannel(stop_after=stop_after), **kind)
+        kind, wanted = uninterrupted
+        stopped = run(home, steps=12, save_every=5, channel=RecordingChannel(stop_after=stop_after), **kind)
         saved = Path(stopped.saved[-1].path)
         assert saved.name == f"checkpoint-{4 + stop_after}"
-        (broken / "models" / "tiny" / "deployed").unlink()  # what serves by then does not matter
-        (broken / "models" / "tiny" / "deployed").symlink_to(saved.name)
-        got = run(broken, steps=12, save_every=5, resume_from=saved, **kind).saved[-1]
+        (home / "models" / "tiny" / "deployed").unlink()  # what serves by then does not matter
+        (home / "models" / "tiny" / "deployed").symlink_to(saved.name)
+        got = run(home, steps=12, save_every=5, resume_from=saved, **kind).saved[-1]
         assert digests(Path(got.path)) == digests(Path(wanted.path))
         assert got.step == wanted.step
 

@@ -20,7 +20,8 @@ from serve_app.compare.finder import Record, State
 from serve_app.rollout.views import RolloutView, view_of
 from serve_app.training.checkpoints import read_manifest
 from serve_app.training.manifest import MANIFEST_NAME, sealed_text
-from serve_app.why.origin import Compared, Known, Made, Ran, Step, StepKind, origin_of
+from serve_app.why.known import Compared, Known, Made, Ran, Step, StepKind
+from serve_app.why.origin import origin_of
 from tests.serve_app.cli.loopback import answering, silent_address
 from tests.serve_app.compare.builders import score
 from tests.serve_app.rollout.controllers import controller, store
