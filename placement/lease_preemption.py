@@ -47,6 +47,7 @@ class Claim:
     steps: tuple[PreemptionStep, ...]
     asked_s: float
     """When its client asked last."""
+    tenant: str
     told: frozenset[str] = frozenset()
     """Victims that have notice because of claims; others have it for another reason, and keep it without this one."""
 
@@ -59,8 +60,8 @@ class Claim:
         return max(step.deadline_s for step in self.steps)
 
     def is_of(self, request: LeaseRequest) -> bool:
-        asked = (request.client, request.model_name, request.num_bytes, request.priority)
-        return asked == (self.client, self.model_name, self.num_bytes, self.priority)
+        asked = (request.tenant, request.client, request.model_name, request.num_bytes, request.priority)
+        return asked == (self.tenant, self.client, self.model_name, self.num_bytes, self.priority)
 
 
 def smallest_victims(leases: Iterable[Lease], *, short_bytes: int) -> tuple[Lease, ...] | None:
@@ -129,6 +130,7 @@ def plan_claim(
     return Claim(
         device=room.device,
         client=request.client,
+        tenant=request.tenant,
         model_name=request.model_name,
         num_bytes=request.num_bytes,
         priority=request.priority,
