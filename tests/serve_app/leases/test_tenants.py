@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import re
@@ -25,8 +26,10 @@ from serve_app.access.keys import KeyRecord, Role
 from serve_app.access.lease_keys import LeaseKeys
 from serve_app.access.needs import ROUTE_NEEDS
 from serve_app.access.store import KeyStore
+from serve_app.errors import HeadroomError
 from serve_app.leases.book import LeaseBook
 from serve_app.leases.calls import LeaseCalls
+from serve_app.leases.client import Grant, LeaseClient
 from serve_app.leases.grpc_server import serve_grpc
 from serve_app.leases.rest import answer_rest
 from serve_app.leases.rpcs import messages_and_services
@@ -34,6 +37,7 @@ from serve_app.leases.service import LeaseService
 from serve_app.leases.zeromq_server import serve_zeromq
 from tests.serve_app.access.makers import NOW_S, grant, made, opened
 from tests.serve_app.leases.serving import MB, ROOM, Bench, running
+from tests.serve_app.leases.test_transports import self_signed
 
 GOOD = {"client": "anna", "model_name": "qwen", "vram_estimate_mb": 1000}
 NEVER = "lease-99999"
@@ -283,3 +287,25 @@ class TestTheRules:
                     assert answer.reason is LeaseRefusalReason.UNKNOWN_LEASE
                 else:
                     assert isinstance(answer, Lease) == (client == lease.client)
+
+
+class TestTheCommandsClient:
+    async def test_sends_its_key_over_tls(self, bench: Bench, tmp_path: Path) -> None:
+        store, root, _ = opened()
+        _, text = made(store, grant(Role.LEASES), by=root.id)
+        keyring = LeaseKeys(snapshot=store.snapshot, now_s=lambda: NOW_S, has_ray_token=True)
+        tls = self_signed(tmp_path)
+        async with running(bench) as service:
+            server = await serve_grpc(service, port=0, keyring=keyring, tls=tls)
+            where = f"localhost:{server.port}"
+            with_key = LeaseClient(where, key=text.decode(), trusted=tls.certificate_chain)
+            without = LeaseClient(where, trusted=tls.certificate_chain)
+            asked = {"client": "anna", "model_name": "m", "vram_mb": 5, "priority": 0, "ttl_s": 30.0}
+            granted = await asyncio.to_thread(with_key.acquire, **asked)  # type: ignore[arg-type]  # by name
+            with pytest.raises(HeadroomError, match="needs a valid key"):
+                await asyncio.to_thread(without.acquire, **asked)  # type: ignore[arg-type]  # by name
+            for client in (with_key, without):
+                client.close()
+            await server.close()
+            assert isinstance(granted, Grant)
+            assert [lease.tenant for lease in await service.held()] == ["acme"]
