@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -18,6 +18,7 @@ from grpc_reflection.v1alpha import reflection  # type: ignore[import-untyped]  
 from placement.lease import DEFAULT_TTL_S, MB, Hold, Lease, LeaseRefusal, LeaseRequest
 from serve_app.errors import AlreadyRunning
 from serve_app.leases.codes import CODES
+from serve_app.leases.grpc_keys import KeyCheck, key_of, key_status, only
 from serve_app.leases.infer_wire import InferRequest, Sender
 from serve_app.leases.keyring import Asker, KeyRefused, Keyring, LoopbackOnly, check_listener
 from serve_app.leases.rpcs import SERVICE, Handlers, RpcError, messages_and_services
@@ -32,7 +33,6 @@ MAX_CALLS: Final = 1024
 MAX_CALL_S: Final = 600.0
 """For calls of other parts that come without a deadline of their own."""
 GRACE_S: Final = 5.0
-_KEY_HEADER: Final = "authorization"
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -145,9 +145,9 @@ class ModelOps:
 
     async def _asker(self, rpc: str, context: Context) -> Asker:
         """Asked here as well as before every RPC: whose leases these are must not be lost on the way."""
-        asker = self._keyring.asker(_key_of(context.invocation_metadata()), rpc=rpc)
+        asker = self._keyring.asker(key_of(context.invocation_metadata()), rpc=rpc)
         if isinstance(asker, KeyRefused):
-            await context.abort(_key_status(asker), asker.message)
+            await context.abort(key_status(asker), asker.message)
         assert isinstance(asker, Asker), "abort raises"
         return asker
 
@@ -177,7 +177,7 @@ def _infer(asked: Any) -> InferRequest:
 
 def _sender(context: Context) -> Sender:
     metadata = context.invocation_metadata()
-    return Sender(key=_key_of(metadata), traceparent=_only(metadata, TRACEPARENT))
+    return Sender(key=key_of(metadata), traceparent=only(metadata, TRACEPARENT))
 
 
 def _limit_s(context: Context) -> float:
@@ -196,7 +196,9 @@ async def _refusals_as_status(context: Context) -> AsyncIterator[None]:
             "retry-after-ms": str(error.retry_after_ms or ""),
             "x-trace-id": error.trace_id,
         }
-        metadata = tuple((name, value) for name, value in told.items() if value and value.isascii())
+        metadata = tuple(
+            (name, value) for name, value in told.items() if value and value.isascii() and value.isprintable()
+        )
         await context.abort(grpc.StatusCode[error.code], error.message, metadata)
 
 
@@ -211,58 +213,6 @@ async def _abort_unless_answer(refusal: LeaseRefusal, context: Context) -> None:
     code = CODES[refusal.reason][0]
     if code is not grpc.StatusCode.OK:
         await context.abort(code, refusal.message)
-
-
-class _KeyCheck(grpc.aio.ServerInterceptor):
-    """Asks the keyring before any RPC, those of reflection and health included."""
-
-    def __init__(self, keyring: Keyring) -> None:
-        self._keyring = keyring
-
-    async def intercept_service(
-        self,
-        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any] | None]],
-        handler_call_details: grpc.HandlerCallDetails,
-    ) -> Any:
-        handler = await continuation(handler_call_details)
-        asker = self._keyring.asker(
-            _key_of(handler_call_details.invocation_metadata), rpc=handler_call_details.method.rsplit("/", 1)[-1]
-        )
-        return _refusing(handler, asker) if isinstance(asker, KeyRefused) and handler is not None else handler
-
-
-Metadata = Iterable[tuple[str, str | bytes]]
-
-
-def _key_of(metadata: Metadata | None) -> str | None:
-    key = _only(metadata, _KEY_HEADER)
-    return None if key is None else key.removeprefix("Bearer ")
-
-
-def _only(metadata: Metadata | None, name: str) -> str | None:
-    """None where it was not sent, or twice."""
-    values = [str(value) for sent, value in metadata or () if sent == name]
-    return values[0] if len(values) == 1 else None
-
-
-def _key_status(refused: KeyRefused) -> grpc.StatusCode:
-    return grpc.StatusCode.PERMISSION_DENIED if refused.is_valid else grpc.StatusCode.UNAUTHENTICATED
-
-
-def _refusing(handler: Any, refused: KeyRefused) -> Any:
-    """A handler of the same kind that only refuses."""
-
-    async def refuse(_request: Any, context: Context) -> None:
-        await context.abort(_key_status(refused), refused.message)
-
-    kinds = {
-        (False, False): grpc.unary_unary_rpc_method_handler,
-        (False, True): grpc.unary_stream_rpc_method_handler,
-        (True, False): grpc.stream_unary_rpc_method_handler,
-        (True, True): grpc.stream_stream_rpc_method_handler,
-    }
-    make: Any = kinds[handler.request_streaming, handler.response_streaming]
-    return make(refuse, handler.request_deserializer, handler.response_serializer)
 
 
 @dataclass(frozen=True, slots=True)
@@ -299,7 +249,7 @@ async def serve_grpc(
         ("grpc.max_metadata_size", MAX_METADATA_BYTES),
         ("grpc.so_reuseport", 0),  # two servers on one port would share its calls
     ]
-    server = grpc.aio.server(interceptors=[_KeyCheck(keyring)], options=options, maximum_concurrent_rpcs=MAX_CALLS)
+    server = grpc.aio.server(interceptors=[KeyCheck(keyring)], options=options, maximum_concurrent_rpcs=MAX_CALLS)
     _, services = messages_and_services()
     services.add_ModelOpsServicer_to_server(ModelOps(service, handlers or Handlers(), keyring), server)
     health_service = health.aio.HealthServicer()

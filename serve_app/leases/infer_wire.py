@@ -229,8 +229,8 @@ def _refused(status: int, document: object, headers: Mapping[str, str]) -> RpcEr
     return RpcError(
         code=_STATUS.get(status, "UNKNOWN"),
         message=str(said.get("message") or f"The gateway refused with status {status} and no sentence of its own."),
-        reason=said.get("code") or said.get("type"),
-        field=said.get("param"),
+        reason=_word(said.get("code") or said.get("type")),
+        field=_word(said.get("param")),
         retry_after_ms=_milliseconds(headers.get("retry-after")),
         trace_id=_trace_id(headers),
     )
@@ -239,6 +239,10 @@ def _refused(status: int, document: object, headers: Mapping[str, str]) -> RpcEr
 def _no_completion(headers: Mapping[str, str]) -> RpcError:
     message = "The gateway's answer is no completion. Ask again; an operator must look."
     return RpcError(code="INTERNAL", message=message, trace_id=_trace_id(headers))
+
+
+def _word(value: object) -> str | None:
+    return None if value is None else str(value)
 
 
 def _milliseconds(seconds: str | None) -> int | None:

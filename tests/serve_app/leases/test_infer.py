@@ -151,6 +151,7 @@ WRONG: list[tuple[dict[str, Any], str, str]] = [
     ({"mode": "gentle", "model": ""}, "NOT_FOUND", "mode_not_found"),
     ({"temperature": 9.0}, "INVALID_ARGUMENT", "invalid_value"),
     ({"extra_json": '{"surprise": 1}'}, "INVALID_ARGUMENT", "unknown_parameter"),
+    ({"extra_json": '{"a\\nb": 1}'}, "INVALID_ARGUMENT", "unknown_parameter"),
     ({"extra_json": '{"cache_salt": "x"}'}, "INVALID_ARGUMENT", "refused_parameter"),
     ({"messages": []}, "INVALID_ARGUMENT", "missing_required_parameter"),
     ({"weights_version": "v9"}, "FAILED_PRECONDITION", "weights_version_not_serving"),
