@@ -305,6 +305,19 @@ class TestTheEnd:
             await asyncio.gather(waiting, return_exceptions=True)
             await _nothing_runs(both)
 
+    @pytest.mark.slow
+    async def test_of_a_thousand_callers_that_leave_leaves_nothing_behind(self, tmp_path: Path) -> None:
+        async with opened(tmp_path) as both:
+            both.stage.engine.behaviour = Behaviour.HANG
+            for number in range(1000):
+                call = (both.stub.InferStream if number % 2 else both.stub.Infer)(_request(seed=number))
+                waiting = asyncio.ensure_future(call.read() if number % 2 else call)
+                await until(lambda: both.stage.engine.counts.num_running == 1)
+                call.cancel()
+                await asyncio.gather(waiting, return_exceptions=True)
+                await _nothing_runs(both)
+            assert both.stage.engine.counts.num_aborted == 1000
+
     async def test_of_the_server_ends_what_zeromq_asked_for(self, tmp_path: Path) -> None:
         async with stage("mini") as one:
             one.engine.behaviour = Behaviour.HANG
