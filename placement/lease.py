@@ -18,11 +18,16 @@ LEASED_PERCENT = 90
 DEFAULT_TTL_S = 30.0
 MAX_TTL_S = 86_400.0
 RETRY_AFTER_MS = 250
+LOCAL_TENANT = "local"
+"""Of all who ask while there are no keys, and of keys that are bound to no tenant."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LeaseRequest:
-    """What a client asks for. A `key` makes the request safe to send twice; None: each sending is a new request."""
+    """What a client asks for. A `key` makes the request safe to send twice; None: each sending is a new request.
+
+    A `client` is known within its tenant only: the same name under another tenant is somebody else.
+    """
 
     client: str
     model_name: str
@@ -30,17 +35,22 @@ class LeaseRequest:
     priority: int = 0
     ttl_s: float = DEFAULT_TTL_S
     key: str | None = None
+    tenant: str = LOCAL_TENANT
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hold:
-    """Who renews or releases what. `epoch` is the one the grant told."""
+    """Who renews or releases what. `epoch` is the one the grant told; `tenant` None may touch those of all tenants."""
 
     client: str
     lease_id: str
     epoch: int
     acknowledges_notice: bool = False
     """The holder has read the deadline of its notice and stops by then."""
+    tenant: str | None = LOCAL_TENANT
+
+    def may_see(self, lease: Lease) -> bool:
+        return self.tenant in (None, lease.tenant)
 
 
 class LeaseState(StrEnum):
@@ -75,6 +85,7 @@ class Lease:
     """
     acquired_unix_s: float
     key: str | None = None
+    tenant: str = LOCAL_TENANT
     state: LeaseState = LeaseState.HELD
     deadline_s: float | None = None
     """When it is revoked unless something happens before. None where nothing threatens it."""

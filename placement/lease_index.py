@@ -66,7 +66,7 @@ class LeaseIndex:
         self.next_epoch = next_epoch
         self._on_device: dict[str, dict[str, Lease]] = {}
         self._leased_bytes: dict[str, int] = {}
-        self._by_key: dict[tuple[str, str], Lease] = {}
+        self._by_key: dict[tuple[str, str, str], Lease] = {}
         self._due: list[tuple[float, str]] = []
         for lease in sorted(leases, key=lambda lease: lease.epoch):
             self._keep(lease)
@@ -77,9 +77,9 @@ class LeaseIndex:
     def on_device(self, device: str) -> Mapping[str, Lease]:
         return self._on_device.get(device, {})
 
-    def by_key(self, client: str, key: str) -> Lease | None:
+    def by_key(self, tenant: str, client: str, key: str) -> Lease | None:
         """The lease this request was once granted, ended or not."""
-        return self._by_key.get((client, key))
+        return self._by_key.get((tenant, client, key))
 
     def due(self, now_s: float) -> list[Lease]:
         """Leases to which something has happened by `now_s`, each once. Forgets entries that renewals left behind."""
@@ -116,7 +116,7 @@ class LeaseIndex:
             self._leased_bytes[lease.device] = self.leased_bytes(lease.device) + lease.num_bytes
             self.next_epoch = max(self.next_epoch, lease.epoch + 1)
         if lease.key is not None:
-            self._by_key[lease.client, lease.key] = lease
+            self._by_key[lease.tenant, lease.client, lease.key] = lease
         if before is None or before.due_s != lease.due_s:
             self._push(lease)
 
@@ -140,10 +140,10 @@ class LeaseIndex:
     def _remember(self, lease: Lease) -> None:
         assert lease.key is not None, f"{lease.lease_id} has no key to be remembered by"
         self.remembered[lease.lease_id] = lease
-        self._by_key[lease.client, lease.key] = lease
+        self._by_key[lease.tenant, lease.client, lease.key] = lease
         self.next_epoch = max(self.next_epoch, lease.epoch + 1)
 
     def _forget(self, lease: Lease) -> None:
         self.remembered.pop(lease.lease_id)
         if lease.key is not None:
-            self._by_key.pop((lease.client, lease.key), None)
+            self._by_key.pop((lease.tenant, lease.client, lease.key), None)

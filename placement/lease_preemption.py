@@ -48,6 +48,7 @@ class Claim:
     steps: tuple[PreemptionStep, ...]
     asked_s: float
     """When its client asked last."""
+    tenant: str
     told: frozenset[str] = frozenset()
     """Victims that have notice because of claims; others have it for another reason, and keep it without this one."""
 
@@ -60,8 +61,8 @@ class Claim:
         return max(step.deadline_s for step in self.steps)
 
     def is_of(self, request: LeaseRequest) -> bool:
-        asked = (request.client, request.model_name, request.num_bytes, request.priority)
-        return asked == (self.client, self.model_name, self.num_bytes, self.priority)
+        asked = (request.tenant, request.client, request.model_name, request.num_bytes, request.priority)
+        return asked == (self.tenant, self.client, self.model_name, self.num_bytes, self.priority)
 
 
 def ladder_text(steps: Iterable[PreemptionStep]) -> str:
@@ -141,6 +142,7 @@ def plan_claim(
     return Claim(
         device=room.device,
         client=request.client,
+        tenant=request.tenant,
         model_name=request.model_name,
         num_bytes=request.num_bytes,
         priority=request.priority,

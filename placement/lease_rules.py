@@ -66,7 +66,7 @@ def acquire(
     fault = fault_of(request, policy)
     if fault is not None:
         return Decision(answer=fault)
-    known = index.by_key(request.client, request.key) if request.key is not None else None
+    known = index.by_key(request.tenant, request.client, request.key) if request.key is not None else None
     if known is not None:
         return Decision(answer=_again(known, request))
     fault = _size_refusal(request, rooms) or _count_refusal(index, policy)
@@ -90,6 +90,7 @@ def acquire(
         expires_s=now_s + request.ttl_s,
         acquired_unix_s=now_unix_s,
         key=request.key,
+        tenant=request.tenant,
     )
     own = [claim for claim in index.claims.values() if claim.is_of(request)]
     withdrawn = [change for claim in own for change in released_notices(index, claim)]
@@ -122,7 +123,7 @@ def renew(index: LeaseIndex, hold: Hold, *, now_s: float) -> Decision[Lease | Le
 def release(index: LeaseIndex, hold: Hold, *, now_s: float) -> Decision[Lease | LeaseRefusal]:
     """Ends the lease. Its room waits for bytes that were last seen there; a revoked lease can still be given back."""
     ended = index.remembered.get(hold.lease_id)
-    if ended is not None and (ended.client, ended.epoch) == (hold.client, hold.epoch):
+    if ended is not None and hold.may_see(ended) and (ended.client, ended.epoch) == (hold.client, hold.epoch):
         return Decision(answer=ended)
     lease = held_by(index, hold, now_s=now_s, may_be_revoked=True)
     if isinstance(lease, LeaseRefusal):
@@ -132,9 +133,9 @@ def release(index: LeaseIndex, hold: Hold, *, now_s: float) -> Decision[Lease | 
 
 
 def held_by(index: LeaseIndex, hold: Hold, *, now_s: float, may_be_revoked: bool = False) -> Lease | LeaseRefusal:
-    """The lease, if `hold` is its holder's and it is in force."""
+    """The lease, if `hold` is its holder's and it is in force. One of another tenant is as one that never was."""
     lease = index.held.get(hold.lease_id)
-    if lease is None or (now_s >= lease.expires_s and lease.state is not LeaseState.REVOKED):
+    if lease is None or not hold.may_see(lease) or (now_s >= lease.expires_s and lease.state is not LeaseState.REVOKED):
         message = f"There is no lease '{hold.lease_id[:64]}': it has ended or never was. Acquire a new one."
         return LeaseRefusal(reason=LeaseRefusalReason.UNKNOWN_LEASE, message=message, field="lease_id")
     if lease.client != hold.client:

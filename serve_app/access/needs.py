@@ -94,6 +94,7 @@ RPC_NEEDS: Final[dict[str, Need]] = {
     "WatchGpuLeases": Role.LEASES,
     "GetHealth": Anyone.OPEN,
     "Infer": Role.INFERENCE,
+    "InferStream": Role.INFERENCE,
     "LoadModel": Role.ADMIN,
     "UnloadModel": Role.ADMIN,
     "SubmitJob": Role.JOBS,

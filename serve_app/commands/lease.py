@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import getpass
 import json
+import os
 import secrets
 import socket
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 
 DEFAULT_SERVER = "127.0.0.1:7212"
 REFUSED_EXIT_CODE = 1
+CERTIFICATE_VARIABLE = "HEADROOM_LEASES_CERTIFICATE"
 _MB = 10**6
 
 
@@ -62,7 +65,7 @@ server_option = click.option(
     default=DEFAULT_SERVER,
     show_default=True,
     show_envvar=True,
-    help="Where the lease server listens, host:port.",
+    help=f"Where the lease server listens, host:port. {CERTIFICATE_VARIABLE}: PEM file to trust, where it speaks TLS.",
 )
 client_option = click.option(
     "--client",
@@ -188,9 +191,16 @@ def run(ctx: click.Context, /, *, program: tuple[str, ...], server: str, wait: b
 
 @contextmanager
 def _connected(server: str) -> Iterator[LeaseClient]:
+    from serve_app.commands.asking import KEY_VARIABLE
     from serve_app.leases.client import LeaseClient
 
-    leases = LeaseClient(server)
+    certificate = os.environ.get(CERTIFICATE_VARIABLE)
+    try:
+        trusted = Path(certificate).read_bytes() if certificate else None
+    except OSError as error:
+        message = f"{CERTIFICATE_VARIABLE} names {certificate}, which cannot be read: {error.strerror}."
+        raise click.ClickException(message) from error
+    leases = LeaseClient(server, key=os.environ.get(KEY_VARIABLE), trusted=trusted)
     try:
         yield leases
     finally:

@@ -116,6 +116,7 @@ class Controller:
             act=self._act,
             health=self._lease_health,
             access=self._access,
+            gateways=self._publisher.gateway_urls,
             on_change=self._publish,
             spawn=self._spawn,
         )

@@ -9,7 +9,7 @@ import os
 import sqlite3
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from placement.health_rules import DEFAULT_RULES, DRIVER_RULES, RuleName, Severity
 from placement.health_state import Alert
@@ -60,6 +60,7 @@ class FleetDesk:
         act: Act,
         health: Handler,
         access: AccessDesk,
+        gateways: Callable[[], Sequence[str]],
         on_change: Callable[[], None],
         spawn: Spawn,
     ) -> None:
@@ -110,6 +111,7 @@ class FleetDesk:
             act=act,
             health=health,
             access=access,
+            gateways=gateways,
         )
 
     def start(self) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import zmq.asyncio
@@ -16,6 +16,7 @@ import zmq.asyncio
 from placement.inventory import Device, HoldingKind
 from placement.lease import LeasePolicy, LeaseRoom, Reclaimable, ReclaimKind, lease_room_bytes
 from placement.lease_preemption import Claim, StepKind
+from serve_app.access.keys import Role
 from serve_app.api.control_routes import ControlAnswer, ControlAsked
 from serve_app.api.wire import ModelAction, ModelAnswer, ModelOutcome
 from serve_app.controller.access_desk import AccessDesk
@@ -35,6 +36,7 @@ from serve_app.leases.book import LeaseBook
 from serve_app.leases.calls import LeaseCalls
 from serve_app.leases.clock import SystemClock
 from serve_app.leases.grpc_server import GrpcServer, serve_grpc
+from serve_app.leases.infer import Inference
 from serve_app.leases.rest import answer_rest
 from serve_app.leases.rpcs import Handler, Handlers, RpcError
 from serve_app.leases.service import LeaseService
@@ -55,7 +57,10 @@ Act = Callable[[ModelAction, str, Trigger], Awaitable[ModelAnswer]]
 
 
 class LeaseDesk:
-    """`conditions` says what is known of the devices, `act` loads, unloads or puts a model to sleep."""
+    """`conditions` says what is known of the devices, `act` loads, unloads or puts a model to sleep.
+
+    `gateways` gives the addresses at which gateways are asked by their peers, for Infer.
+    """
 
     def __init__(
         self,
@@ -68,6 +73,7 @@ class LeaseDesk:
         act: Act,
         health: Handler,
         access: AccessDesk,
+        gateways: Callable[[], Sequence[str]],
     ) -> None:
         self._bringup = bringup
         self._ledger = ledger
@@ -87,9 +93,10 @@ class LeaseDesk:
             reclaimer=self,
             observer=self,
         )
-        handlers = Handlers(by_rpc={"GetHealth": health, "LoadModel": self._load, "UnloadModel": self._unload})
-        self._handlers = handlers
-        self._calls = LeaseCalls(self._service, handlers)
+        self._inference = Inference(gateways)
+        by_rpc: dict[str, Handler] = {"GetHealth": health, "LoadModel": self._load, "UnloadModel": self._unload}
+        self._handlers = Handlers(by_rpc=by_rpc, inference=self._inference)
+        self._calls = LeaseCalls(self._service, self._handlers)
         self._servers: list[GrpcServer | ZeromqServer] = []
         self._vacated: set[str] = set()
 
@@ -117,8 +124,9 @@ class LeaseDesk:
         return sum(lease.device == uuid for lease in self._service.now_held())
 
     async def answer(self, asked: ControlAsked) -> ControlAnswer:
+        asker = self._access.keyring.named(asked.key_id, need=Role.LEASES)
         answer = await answer_rest(
-            self._calls, method=asked.method, path=asked.path, query=asked.query, body=asked.body
+            self._calls, asker, method=asked.method, path=asked.path, query=asked.query, body=asked.body
         )
         return ControlAnswer(status=answer.status, body=answer.body, headers=answer.headers)
 
@@ -274,6 +282,7 @@ class LeaseDesk:
         for server in self._servers:
             with contextlib.suppress(Exception):
                 await server.close()
+        await self._inference.close()
         await self._service.close()
 
 

@@ -43,6 +43,10 @@ class Publisher:
             offer=self._offer,
         )
 
+    def gateway_urls(self) -> tuple[str, ...]:
+        """Where the gateways that live now are asked by their peers, and by us."""
+        return tuple(self._peers[name].url for name in sorted(self._peers))
+
     def show_access(self, access: KeySnapshot) -> None:
         """Keys of now; gateways refuse what was revoked with the next table."""
         if access != self._access:

@@ -14,7 +14,7 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
-from placement.lease import Lease, LeasePolicy, LeaseState
+from placement.lease import LOCAL_TENANT, Lease, LeasePolicy, LeaseState
 from placement.lease_index import Change, LeaseIndex
 from placement.lease_rules import Decision
 from placement.lease_time import restored
@@ -51,6 +51,7 @@ class LeaseBook:
         self._db.execute("PRAGMA journal_mode=WAL")
         self._db.execute("PRAGMA synchronous=FULL")
         self._db.executescript(_SCHEMA)
+        self._add_tenants()
         self._take_over()
         self._reserved = self._next_epoch()
         self.index = LeaseIndex(self._rows(), next_epoch=self._reserved)
@@ -104,6 +105,12 @@ class LeaseBook:
         for row in self._db.execute(_GET):
             values = dict(zip(_COLUMNS, row, strict=True))
             yield Lease(**{**values, "state": LeaseState(values["state"])})
+
+    def _add_tenants(self) -> None:
+        """A ledger of before leases had tenants: its leases are of those who asked without a key."""
+        columns = {row[1] for row in self._db.execute("PRAGMA table_info(leases)")}
+        if "tenant" not in columns:
+            self._db.execute(f"ALTER TABLE leases ADD COLUMN tenant NOT NULL DEFAULT '{LOCAL_TENANT}'")
 
     def _take_over(self) -> None:
         """Brings what another process wrote onto this machine's clock, once."""

@@ -8,32 +8,34 @@ from typing import Any
 
 from placement.lease import Lease, LeaseRefusal
 from serve_app.leases.codes import CODES
-from serve_app.leases.rpcs import Handlers
+from serve_app.leases.keyring import Asker, KeyRefused
+from serve_app.leases.rpcs import Handlers, RpcError
 from serve_app.leases.service import LeaseService
 from serve_app.leases.wire import AcquireRequest, HoldRequest, ListRequest, WireRequest, acquired, page, parsed, shown
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CallError:
-    """A call that got no answer. `code` is a lease refusal's reason, or `malformed`; `status` is the HTTP status."""
+    """A call that got no answer. `code` is a lease refusal's reason or an `RpcError`'s; `status` is the HTTP status."""
 
     code: str
     message: str
     status: int
     field: str | None = None
     retry_after_ms: int | None = None
+    trace_id: str = ""
 
 
 JsonBody = bytes | dict[str, Any]
 
 
 class LeaseCalls:
-    """Each method takes one request as JSON, or as its fields, and gives the fields of the answer."""
+    """Each method takes one request as JSON, or as its fields, and who asks, and gives the fields of the answer."""
 
     def __init__(self, service: LeaseService, handlers: Handlers | None = None) -> None:
         self._service = service
         self.handlers = handlers or Handlers()
-        self.by_rpc: dict[str, Callable[[JsonBody], Awaitable[dict[str, Any] | CallError]]] = {
+        self.by_rpc: dict[str, Callable[[JsonBody, Asker], Awaitable[dict[str, Any] | CallError]]] = {
             "AcquireGpuLease": self.acquire,
             "RenewGpuLease": self.renew,
             "ReleaseGpuLease": self.release,
@@ -41,35 +43,35 @@ class LeaseCalls:
             "GetHealth": self.health,
         }
 
-    async def acquire(self, body: JsonBody) -> dict[str, Any] | CallError:
+    async def acquire(self, body: JsonBody, asker: Asker) -> dict[str, Any] | CallError:
         request = parsed(AcquireRequest, body)
         if isinstance(request, str):
             return malformed(request)
-        answer = await self._service.acquire(request.inside())
+        answer = await self._service.acquire(request.inside(asker))
         if isinstance(answer, LeaseRefusal):
             return error_of(answer)
         return acquired(answer, now_s=self._service.now_s())
 
-    async def renew(self, body: JsonBody) -> dict[str, Any] | CallError:
+    async def renew(self, body: JsonBody, asker: Asker) -> dict[str, Any] | CallError:
         request = parsed(HoldRequest, body)
         if isinstance(request, str):
             return malformed(request)
-        return self._shown(await self._service.renew(request.inside()))
+        return self._shown(await self._service.renew(request.inside(asker)))
 
-    async def release(self, body: JsonBody) -> dict[str, Any] | CallError:
+    async def release(self, body: JsonBody, asker: Asker) -> dict[str, Any] | CallError:
         request = parsed(HoldRequest, body)
         if isinstance(request, str):
             return malformed(request)
-        answer = await self._service.release(request.inside())
+        answer = await self._service.release(request.inside(asker))
         return error_of(answer) if isinstance(answer, LeaseRefusal) else {"released": True, "lease_id": answer.lease_id}
 
-    async def list(self, body: JsonBody) -> dict[str, Any] | CallError:
+    async def list(self, body: JsonBody, asker: Asker) -> dict[str, Any] | CallError:
         request = parsed(ListRequest, body)
         if isinstance(request, str):
             return malformed(request)
-        return page(await self._service.held(), request, now_s=self._service.now_s())
+        return page(await self._service.held(), request, asker, now_s=self._service.now_s())
 
-    async def health(self, body: JsonBody) -> dict[str, Any] | CallError:
+    async def health(self, body: JsonBody, asker: Asker) -> dict[str, Any] | CallError:
         request = parsed(WireRequest, body)
         if isinstance(request, str):
             return malformed(request)
@@ -83,6 +85,23 @@ class LeaseCalls:
 
 def malformed(message: str) -> CallError:
     return CallError(code="malformed", message=message, status=400)
+
+
+def key_error(refused: KeyRefused) -> CallError:
+    code, status = ("role_missing", 403) if refused.is_valid else ("invalid_api_key", 401)
+    return CallError(code=code, message=refused.message, status=status)
+
+
+def rpc_error(error: RpcError) -> CallError:
+    """`status` says only that another part of the product refused."""
+    return CallError(
+        code=error.reason,
+        message=error.message,
+        status=501,
+        field=error.field,
+        retry_after_ms=error.retry_after_ms,
+        trace_id=error.trace_id,
+    )
 
 
 def error_of(refusal: LeaseRefusal) -> CallError:

@@ -46,10 +46,13 @@ class NotGranted:
 class LeaseClient:
     """Open until `close`. Calls raise NotRunning when nothing answers, LeaseLost, HeadroomError for other refusals."""
 
-    def __init__(self, server: str) -> None:
+    def __init__(self, server: str, *, key: str | None = None, trusted: bytes | None = None) -> None:
+        """`trusted`: PEM text of the certificates that the server's is checked against; None: it speaks no TLS."""
         self._server = server
+        self._metadata = (("authorization", f"Bearer {key}"),) if key else ()
         self._pb, services = messages_and_services()
-        self._channel = grpc.insecure_channel(server)
+        encrypted = grpc.ssl_channel_credentials(trusted) if trusted is not None else None
+        self._channel = grpc.secure_channel(server, encrypted) if encrypted else grpc.insecure_channel(server)
         self._stub = services.ModelOpsStub(self._channel)
         self._clock = SystemClock()
 
@@ -110,11 +113,11 @@ class LeaseClient:
 
     def events(self, client: str) -> Any:
         """A stream of events; iterating raises grpc.RpcError when it breaks, `cancel()` ends it."""
-        return self._stub.WatchGpuLeases(self._pb.WatchGpuLeasesRequest(client=client))
+        return self._stub.WatchGpuLeases(self._pb.WatchGpuLeasesRequest(client=client), metadata=self._metadata)
 
     def _call(self, method: Any, request: Any, *, timeout_s: float = CALL_S) -> Any:
         try:
-            return method(request, timeout=timeout_s)
+            return method(request, timeout=timeout_s, metadata=self._metadata)
         except grpc.RpcError as error:
             raise self._told(error) from error
 

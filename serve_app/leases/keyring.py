@@ -3,9 +3,31 @@
 from __future__ import annotations
 
 import ipaddress
-from typing import Protocol
+from dataclasses import dataclass
+from typing import Final, Protocol
 
+from placement.lease import LOCAL_TENANT
 from serve_app.errors import HeadroomError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asker:
+    """Who calls. What it acquires is its `tenant`'s; it may see and touch what is of `within`, of all where None."""
+
+    tenant: str
+    within: str | None
+
+
+ANYBODY: Final = Asker(tenant=LOCAL_TENANT, within=None)
+"""While there are no keys: all who ask are one tenant, and nothing is hidden from them."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyRefused:
+    """`is_valid`: the key is one, but not for this."""
+
+    message: str
+    is_valid: bool = False
 
 
 class Keyring(Protocol):
@@ -15,8 +37,8 @@ class Keyring(Protocol):
         """None, or a sentence about why nothing may listen there."""
         ...
 
-    def refusal(self, key: str | None, *, rpc: str) -> str | None:
-        """None, or a sentence about why this key (None: no key was sent) may not call this RPC."""
+    def asker(self, key: str | None, *, rpc: str) -> Asker | KeyRefused:
+        """Who calls this RPC with this key (None: no key was sent), or why it may not."""
         ...
 
 
@@ -28,8 +50,8 @@ class LoopbackOnly:
             return None
         return f"'{host}' can be reached from outside, and there are no keys. Expected a loopback address: 127.0.0.1."
 
-    def refusal(self, key: str | None, *, rpc: str) -> str | None:
-        return None
+    def asker(self, key: str | None, *, rpc: str) -> Asker | KeyRefused:
+        return ANYBODY
 
 
 class ListenerRefused(HeadroomError):

@@ -14,10 +14,14 @@ from typing import Any, Final
 
 import orjson
 
-from serve_app.leases.calls import CallError, LeaseCalls
+from serve_app.leases.calls import CallError, LeaseCalls, key_error
+from serve_app.leases.keyring import Asker, KeyRefused
 
 PATH: Final = "/v1/leases"
 _IN_PATH: Final = "lease_id"
+_SERVER_ERROR: Final = 500
+_TYPES: Final = {401: "authentication_error", 403: "permission_error"}
+"""Error types as the gateway names them; of all others the first figure of the status decides."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,18 +32,20 @@ class RestAnswer:
 
 
 async def answer_rest(
-    calls: LeaseCalls, *, method: str, path: str, query: Mapping[str, str], body: bytes
+    calls: LeaseCalls, asker: Asker | KeyRefused, *, method: str, path: str, query: Mapping[str, str], body: bytes
 ) -> RestAnswer:
     """`path` begins with `/v1/leases`, already unquoted; the body's size is the caller's to limit."""
+    if isinstance(asker, KeyRefused):
+        return _error(key_error(asker))
     match method, path.removeprefix(PATH).strip("/").split("/"):
         case "GET", [""]:
-            return _page(await calls.list(_typed(query)))
+            return _page(await calls.list(_typed(query), asker))
         case "POST", [""]:
-            return _page(await calls.acquire(body), done=HTTPStatus.CREATED)
+            return _page(await calls.acquire(body, asker), done=HTTPStatus.CREATED)
         case "POST", [lease_id, "renew"]:
-            return _page(await calls.renew(_with_id(body, lease_id)))
+            return _page(await calls.renew(_with_id(body, lease_id), asker))
         case "DELETE", [lease_id] if lease_id:
-            return _page(await calls.release(_with_id(body, lease_id)))
+            return _page(await calls.release(_with_id(body, lease_id), asker))
         case _, [""]:
             return _not_allowed(method, path, "GET, POST")
         case _, [_, "renew"]:
@@ -72,7 +78,7 @@ def _page(answer: dict[str, Any] | CallError, *, done: int = HTTPStatus.OK) -> R
 
 
 def _error(error: CallError, *more: tuple[bytes, bytes]) -> RestAnswer:
-    kind = "invalid_request_error" if error.status < HTTPStatus.INTERNAL_SERVER_ERROR else "server_error"
+    kind = _TYPES.get(error.status) or ("invalid_request_error" if error.status < _SERVER_ERROR else "server_error")
     fields: dict[str, Any] = {
         "message": error.message,
         "type": kind,

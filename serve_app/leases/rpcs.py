@@ -10,7 +10,10 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from serve_app.leases.infer import Inference
 
 SERVICE: Final = "modelops.ModelOps"
 _ROOT: Final = Path(__file__).parents[2]
@@ -78,12 +81,28 @@ def messages_and_services() -> tuple[Any, Services]:
 
 
 class RpcError(Exception):
-    """What a handler raises to refuse: `code` is the name of a gRPC status, such as NOT_FOUND."""
+    """What a handler raises to refuse: `code` is the name of a gRPC status, such as NOT_FOUND.
 
-    def __init__(self, *, code: str, message: str) -> None:
+    `reason` is a finer word, as OpenAI's `code`; `field` the one at fault; `retry_after_ms` None: waiting helps not.
+    """
+
+    def __init__(
+        self,
+        *,
+        code: str,
+        message: str,
+        reason: str | None = None,
+        field: str | None = None,
+        retry_after_ms: int | None = None,
+        trace_id: str = "",
+    ) -> None:
         super().__init__(message)
         self.code = code
         self.message = message
+        self.reason = reason or code.lower()
+        self.field = field
+        self.retry_after_ms = retry_after_ms
+        self.trace_id = trace_id
 
 
 Handler = Callable[[dict[str, Any]], Awaitable[dict[str, Any]]]
@@ -92,14 +111,28 @@ Handler = Callable[[dict[str, Any]], Awaitable[dict[str, Any]]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Handlers:
-    """RPCs that belong to other parts, by name: Infer, LoadModel, UnloadModel, SubmitJob; GetHealth is optional."""
+    """RPCs that belong to other parts, by name: LoadModel, UnloadModel, SubmitJob; GetHealth is optional.
+
+    `inference` answers Infer and InferStream.
+    """
 
     by_rpc: dict[str, Handler] = field(default_factory=dict)
+    inference: Inference | None = None
 
     def of(self, rpc: str) -> Handler:
         """Raises: RpcError while nobody has given one."""
         handler = self.by_rpc.get(rpc)
         if handler is None:
-            message = f"{rpc} is not served here: this server was started for leases alone. Ask a running cluster."
-            raise RpcError(code="UNIMPLEMENTED", message=message)
+            raise _not_served(rpc)
         return handler
+
+    def infer(self) -> Inference:
+        """Raises: RpcError while nobody has given one."""
+        if self.inference is None:
+            raise _not_served("Infer")
+        return self.inference
+
+
+def _not_served(rpc: str) -> RpcError:
+    message = f"{rpc} is not served here: this server was started for leases alone. Ask a running cluster."
+    return RpcError(code="UNIMPLEMENTED", message=message)

@@ -125,8 +125,10 @@ class LeaseService:
     def num_held(self) -> int:
         return len(self._book.index.held)
 
-    def watching(self, client: str | None = None) -> AbstractContextManager[Watcher | None]:
-        return self._watchers.watching(client)
+    def watching(
+        self, client: str | None = None, *, tenant: str | None = None
+    ) -> AbstractContextManager[Watcher | None]:
+        return self._watchers.watching(client, tenant=tenant)
 
     def end_watching(self) -> None:
         """For a server that closes: its watchers would keep it waiting."""

@@ -24,17 +24,19 @@ class Told:
 
 
 class Watcher:
-    """One reader; iterate over it. `client`: only that client's leases, all when None."""
+    """One reader; iterate over it. `client`, `tenant`: only that client's or tenant's leases, all when None."""
 
-    def __init__(self, client: str | None) -> None:
+    def __init__(self, client: str | None, tenant: str | None) -> None:
         self._client = client
+        self._tenant = tenant
         self._waiting: deque[Change] = deque(maxlen=_MAX_WAITING)
         self._num_lost = 0
         self._arrived = asyncio.Event()
         self._is_ended = False
 
     def tell(self, change: Change) -> None:
-        if self._client is not None and change.lease.client != self._client:
+        lease = change.lease
+        if self._client not in (None, lease.client) or self._tenant not in (None, lease.tenant):
             return
         self._num_lost += len(self._waiting) == _MAX_WAITING
         self._waiting.append(change)
@@ -64,12 +66,12 @@ class Watchers:
         self._all: set[Watcher] = set()
 
     @contextlib.contextmanager
-    def watching(self, client: str | None) -> Iterator[Watcher | None]:
+    def watching(self, client: str | None, *, tenant: str | None = None) -> Iterator[Watcher | None]:
         """None when there are as many watchers as there may be."""
         if len(self._all) >= MAX_WATCHERS:
             yield None
             return
-        watcher = Watcher(client)
+        watcher = Watcher(client, tenant)
         self._all.add(watcher)
         try:
             yield watcher

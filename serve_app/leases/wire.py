@@ -22,6 +22,7 @@ from placement.lease import (
     LeaseState,
 )
 from placement.lease_faults import MAX_NAME_CHARS
+from serve_app.leases.keyring import Asker
 
 DEFAULT_PAGE: Final = 100
 MAX_PAGE: Final = 1000
@@ -39,7 +40,7 @@ class AcquireRequest(WireRequest):
     ttl_seconds: float | None = Field(default=None, strict=True)
     idempotency_key: StrictStr | None = None
 
-    def inside(self) -> LeaseRequest:
+    def inside(self, asker: Asker) -> LeaseRequest:
         return LeaseRequest(
             client=self.client,
             model_name=self.model_name,
@@ -47,6 +48,7 @@ class AcquireRequest(WireRequest):
             priority=self.priority,
             ttl_s=DEFAULT_TTL_S if self.ttl_seconds is None else self.ttl_seconds,
             key=self.idempotency_key,
+            tenant=asker.tenant,
         )
 
 
@@ -58,12 +60,13 @@ class HoldRequest(WireRequest):
     epoch: StrictInt
     acknowledges_notice: StrictBool = False
 
-    def inside(self) -> Hold:
+    def inside(self, asker: Asker) -> Hold:
         return Hold(
             client=self.client,
             lease_id=self.lease_id,
             epoch=self.epoch,
             acknowledges_notice=self.acknowledges_notice,
+            tenant=asker.within,
         )
 
 
@@ -130,15 +133,16 @@ def shown(lease: Lease, *, now_s: float) -> dict[str, Any]:
         **_dates(lease, now_s=now_s),
         "state": lease.state.value,
         "reason": lease.reason,
+        "tenant": lease.tenant,
     }
     if lease.deadline_s is not None:
         view["deadline_in_ms"] = max(0, math.floor(1000 * (lease.deadline_s - now_s)))
     return view
 
 
-def page(leases: Sequence[Lease], request: ListRequest, *, now_s: float) -> dict[str, Any]:
-    """One page in the order of epochs; `total` counts all that pass the filter."""
-    found = [lease for lease in leases if _passes(lease, request)]
+def page(leases: Sequence[Lease], request: ListRequest, asker: Asker, *, now_s: float) -> dict[str, Any]:
+    """One page in the order of epochs; `total` counts all that pass the filter and that the asker may see."""
+    found = [lease for lease in leases if asker.within in (None, lease.tenant) and _passes(lease, request)]
     after = int(request.page_token or 0)
     rest = [lease for lease in found if lease.epoch > after]
     chosen = rest[: request.page_size]

@@ -1,7 +1,7 @@
 """The same RPCs over ZeroMQ: one JSON object a request, one a reply. A ROUTER socket, so REQ and DEALER both can ask.
 
-{"rpc": "AcquireGpuLease", "request": {...}, "key": "..."}   ->   {"answer": {...}}
-                                                           or   {"error": {"code", "message", "retry_after_ms"}}
+{"rpc": "AcquireGpuLease", "request": {...}, "key": "...", "traceparent": "..."}
+    ->  {"answer": {...}}  or  {"error": {"code", "message", "field", "retry_after_ms", "trace_id"}}
 """
 
 from __future__ import annotations
@@ -17,9 +17,19 @@ import zmq.asyncio
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from serve_app.errors import AlreadyRunning
-from serve_app.leases.calls import CallError, LeaseCalls, malformed
-from serve_app.leases.keyring import Keyring, ListenerRefused, LoopbackOnly, check_listener, is_loopback
+from serve_app.leases.calls import CallError, LeaseCalls, key_error, malformed, rpc_error
+from serve_app.leases.infer_wire import MAX_DEADLINE_MS, InferRequest, Sender
+from serve_app.leases.keyring import (
+    Asker,
+    KeyRefused,
+    Keyring,
+    ListenerRefused,
+    LoopbackOnly,
+    check_listener,
+    is_loopback,
+)
 from serve_app.leases.rpcs import RpcError
+from serve_app.leases.wire import parsed
 from serve_app.logs import logger
 
 ZEROMQ_PORT: Final = 7211
@@ -27,7 +37,10 @@ MAX_MESSAGE_BYTES: Final = 1 << 20
 MAX_WAITING: Final = 1000
 MAX_CALLS: Final = 256
 MAX_CALL_S: Final = 30.0
+INFER_S: Final = 60.0
+"""Of an Infer without a deadline. Nobody here sees that an asker has left, so only time ends what it left behind."""
 _BYTES_FIELD: Final = "body"
+_OTHERS: Final = ("LoadModel", "UnloadModel", "SubmitJob")
 log = logger("leases")
 
 
@@ -45,6 +58,7 @@ class _Envelope(BaseModel):
     rpc: str
     request: dict[str, Any] = {}
     key: str | None = None
+    traceparent: str | None = None
 
 
 class ZeromqServer:
@@ -92,23 +106,33 @@ class ZeromqServer:
             envelope = _Envelope.model_validate_json(message)
         except ValidationError:
             return malformed("Expected a JSON object with `rpc` and `request`, and `key` where keys are needed.")
-        reason = self._keyring.refusal(envelope.key, rpc=envelope.rpc)
-        if reason is not None:
-            return CallError(code="unauthenticated", message=reason, status=401)
+        asker = self._keyring.asker(envelope.key, rpc=envelope.rpc)
+        if isinstance(asker, KeyRefused):
+            return key_error(asker)
         try:
+            if envelope.rpc == "Infer":
+                return await self._inferred(envelope)
             async with asyncio.timeout(MAX_CALL_S):
-                return await self._called(envelope)
+                return await self._called(envelope, asker)
         except RpcError as error:
-            return CallError(code=error.code.lower(), message=error.message, status=501)
+            return rpc_error(error)
         except TimeoutError:
             return CallError(code="deadline_exceeded", message=f"No answer within {MAX_CALL_S:.0f} s.", status=504)
 
-    async def _called(self, envelope: _Envelope) -> dict[str, Any] | CallError:
+    async def _inferred(self, envelope: _Envelope) -> dict[str, Any] | CallError:
+        request = parsed(InferRequest, orjson.dumps(envelope.request))
+        if isinstance(request, str):
+            return malformed(request)
+        sender = Sender(key=envelope.key, traceparent=envelope.traceparent)
+        limit_s = MAX_DEADLINE_MS / 1000 if request.deadline_ms else INFER_S
+        return await self._calls.handlers.infer().answer(request, sender, limit_s=limit_s)
+
+    async def _called(self, envelope: _Envelope, asker: Asker) -> dict[str, Any] | CallError:
         call = self._calls.by_rpc.get(envelope.rpc)
         if call is not None:
-            return await call(envelope.request)
-        if envelope.rpc not in ("Infer", "LoadModel", "UnloadModel", "SubmitJob"):
-            names = ", ".join([*self._calls.by_rpc, "Infer", "LoadModel", "UnloadModel", "SubmitJob"])
+            return await call(envelope.request, asker)
+        if envelope.rpc not in _OTHERS:
+            names = ", ".join([*self._calls.by_rpc, "Infer", *_OTHERS])
             return CallError(code="unknown_rpc", message=f"There is no such RPC. Valid are {names}.", status=404)
         return _as_json(await self._calls.handlers.of(envelope.rpc)(_as_bytes(envelope.request)))
 
@@ -128,6 +152,7 @@ def _fields(error: CallError) -> dict[str, Any]:
         "message": error.message,
         "field": error.field,
         "retry_after_ms": error.retry_after_ms or 0,
+        "trace_id": error.trace_id,
     }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -132,6 +133,17 @@ class TestNotice:
             leases.later(1)
         assert leases.refused(request("ben", gb=10)).reason is LeaseRefusalReason.NO_ROOM
         assert leases.granted(URGENT).device == "GPU-0"
+
+    def test_room_made_for_one_tenant_is_not_given_to_its_namesake_of_another(self) -> None:
+        leases, (lease,) = filled(17)
+        urgent = request("urgent", gb=10, priority=5)
+        leases.refused(urgent)
+        leases.renew(hold(lease, acknowledges_notice=True))
+        for _ in range(30):
+            leases.refused(urgent)
+            leases.later(1)
+        leases.refused(replace(urgent, tenant="another"))
+        leases.granted(urgent)
 
     def test_room_is_not_taken_from_a_holder_that_may_not_know_until_its_own_time_is_over(self) -> None:
         leases, (lease,) = filled(17, ttl_s=60)

@@ -17,7 +17,8 @@ from serve_app.api.control_routes import CONTROL_ROUTES
 from serve_app.api.errors import ApiError
 from serve_app.engines.protocol import Endpoint
 from serve_app.gateway.standalone import standalone_gateway
-from tests.serve_app.access.makers import NOW_S, bearer, grant, made, opened
+from serve_app.leases.keyring import ANYBODY, Asker, KeyRefused
+from tests.serve_app.access.makers import NOW_S, bearer, grant, key_store, made, opened
 
 CHAT = "/v1/chat/completions"
 PROTO = Path(__file__).parents[3] / "serve_app" / "leases" / "modelops.proto"
@@ -73,12 +74,37 @@ class TestRpcs:
         store, root, _ = opened()
         _, key = made(store, grant(Role.LEASES), by=root.id)
         keys = LeaseKeys(snapshot=store.snapshot, now_s=lambda: NOW_S, has_ray_token=True)
-        assert keys.refusal(key.decode(), rpc="AcquireGpuLease") is None
-        assert keys.refusal(key.decode(), rpc="LoadModel") == "This needs a key of the role 'admin'."
-        assert keys.refusal(None, rpc="GetHealth") is None
-        assert keys.refusal(key.decode(), rpc="Unheard") == "This needs a key of the role 'admin'."
+        role_missing = KeyRefused(message="This needs a key of the role 'admin'.", is_valid=True)
+        assert keys.asker(key.decode(), rpc="AcquireGpuLease") == Asker(tenant="acme", within="acme")
+        assert keys.asker(key.decode(), rpc="LoadModel") == role_missing
+        assert keys.asker(None, rpc="GetHealth") == ANYBODY
+        assert keys.asker(key.decode(), rpc="Unheard") == role_missing
         for bad in (None, "", "hr_", key.decode()[:-1], key.decode() + "A" * 2**20, "ü"):
-            assert keys.refusal(bad, rpc="AcquireGpuLease") == NOT_KNOWN.message
+            assert keys.asker(bad, rpc="AcquireGpuLease") == KeyRefused(message=NOT_KNOWN.message)
+
+    def test_an_admin_sees_all_tenants_only_with_a_key_that_is_bound_to_none(self) -> None:
+        store, root, root_key = opened()
+        _, bound = made(store, grant(Role.ADMIN), by=root.id)
+        keys = LeaseKeys(snapshot=store.snapshot, now_s=lambda: NOW_S, has_ray_token=True)
+        assert keys.asker(root_key.decode(), rpc="ListGpuLeases") == Asker(tenant="local", within=None)
+        assert keys.asker(bound.decode(), rpc="ListGpuLeases") == Asker(tenant="acme", within="acme")
+
+    def test_a_key_that_a_gateway_has_checked_is_looked_up_anew(self) -> None:
+        store, root, _ = opened()
+        record, _ = made(store, grant(Role.LEASES), by=root.id)
+        other, _ = made(store, grant(Role.INFERENCE), by=root.id)
+        keys = LeaseKeys(snapshot=store.snapshot, now_s=lambda: NOW_S, has_ray_token=True)
+        assert keys.named(record.id, need=Role.LEASES) == Asker(tenant="acme", within="acme")
+        assert keys.named(other.id, need=Role.LEASES) == KeyRefused(
+            message="This needs a key of the role 'leases'.", is_valid=True
+        )
+        store.revoke(record.id, by=root.id, now_s=NOW_S)
+        for refused in (record.id, "", "ffffffffffff"):
+            assert keys.named(refused, need=Role.LEASES) == KeyRefused(message=NOT_KNOWN.message)
+
+    def test_while_there_are_no_keys_nothing_is_hidden(self) -> None:
+        keys = LeaseKeys(snapshot=key_store().snapshot, now_s=lambda: NOW_S, has_ray_token=True)
+        assert (keys.asker(None, rpc="ListGpuLeases"), keys.named("", need=Role.LEASES)) == (ANYBODY, ANYBODY)
 
 
 class TestHeaders:

@@ -13,6 +13,7 @@ from serve_app.api.control_routes import ControlAsked
 from serve_app.config.settings import AccessSettings
 from serve_app.controller.access_desk import AccessDesk
 from serve_app.errors import HeadroomError
+from serve_app.leases.keyring import Asker, KeyRefused
 from tests.serve_app.access.makers import NOW_S, counting
 
 
@@ -45,10 +46,10 @@ class TestAKey:
         one = Desk()
         _, root = one.asked("POST", "/admin/keys", {"roles": ["admin"]})
         _, view = one.asked("POST", "/admin/keys", {"roles": ["leases"], "tenant": "acme"}, by=root["id"])
-        assert one.desk.keyring.refusal(view["key"], rpc="AcquireGpuLease") is None
+        assert isinstance(one.desk.keyring.asker(view["key"], rpc="AcquireGpuLease"), Asker)
         assert one.asked("DELETE", f"/admin/keys/{view['id']}", by=root["id"])[0] == 200
         assert one.shown[-1].holder(view["key"].encode(), now_s=NOW_S) is None
-        assert one.desk.keyring.refusal(view["key"], rpc="AcquireGpuLease") is not None
+        assert isinstance(one.desk.keyring.asker(view["key"], rpc="AcquireGpuLease"), KeyRefused)
 
     def test_that_was_refused_changes_nothing_for_anybody(self) -> None:
         one = Desk()

@@ -80,3 +80,9 @@ class TestPeers:
         assert not of.drop_silent_peers(now_s=15)
         assert of.drop_silent_peers(now_s=15.1)
         assert of.table().peers == ()
+        assert of.gateway_urls() == ()
+
+    async def test_gateways_that_live_can_be_asked_by_us_too(self) -> None:
+        of = publisher()
+        of.add_peer(PEER, now_s=0)
+        assert of.gateway_urls() == (PEER.url,)

@@ -22,7 +22,7 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc  # type:
 
 from serve_app.leases.calls import LeaseCalls
 from serve_app.leases.grpc_server import Tls, serve_grpc
-from serve_app.leases.keyring import ListenerRefused
+from serve_app.leases.keyring import ANYBODY, Asker, KeyRefused, ListenerRefused
 from serve_app.leases.rest import RestAnswer, answer_rest
 from serve_app.leases.rpcs import Handlers, RpcError, messages_and_services
 from serve_app.leases.service import LeaseService
@@ -63,7 +63,7 @@ MALFORMED = [
 
 async def rest(service: LeaseService, method: str, path: str, body: object = None, **query: str) -> RestAnswer:
     sent = body if isinstance(body, bytes) else json.dumps(body).encode()
-    return await answer_rest(LeaseCalls(service), method=method, path=path, query=query, body=sent)
+    return await answer_rest(LeaseCalls(service), ANYBODY, method=method, path=path, query=query, body=sent)
 
 
 async def over_zeromq(socket: zmq.asyncio.Socket, message: bytes) -> Any:
@@ -253,8 +253,8 @@ class TestGrpcServer:
             def may_listen(self, host: str, *, encrypted: bool) -> str | None:
                 return None
 
-            def refusal(self, key: str | None, *, rpc: str) -> str | None:
-                return None if key == "right" else "Wrong key."
+            def asker(self, key: str | None, *, rpc: str) -> Asker | KeyRefused:
+                return ANYBODY if key == "right" else KeyRefused(message="Wrong key.")
 
         pb, _ = messages_and_services()
         async with running(bench) as service, grpc_stub(service, keyring=OneKey()) as stub:
@@ -286,7 +286,7 @@ class TestGrpcServer:
         pb, _ = messages_and_services()
         async with running(bench) as service, grpc_stub(service) as stub:
             with pytest.raises(grpc.aio.AioRpcError) as caught:
-                await stub.Infer(pb.InferRequest(body=bytes(5 << 20)))
+                await stub.Infer(pb.InferRequest(prompt="x" * (5 << 20)))
             assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
 
 
