@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
 
-from serve_app.access.tls import TlsFiles
+from serve_app.access.tls import TlsFiles, trusting
 from serve_app.cli import main
 from serve_app.client import AsyncClient, BadRequest, Client, Terms, Unreachable, get_client
 from serve_app.errors import HeadroomError
@@ -105,16 +106,24 @@ class TestAClient:
 
 class TestEvaluationAndValidation:
     def test_trust_what_they_are_given(self, tls: TlsFiles) -> None:
-        trust = Terms(ca_file=tls.certificate).trust
-
-        async def asked(address: str) -> int:
+        async def checked(address: str, trust: ssl.SSLContext) -> int:
             async with asking(address, trust=trust) as asker:
                 return (await asker.ask("GET", "/health")).status
 
+        async def evaluated(address: str, trust: ssl.SSLContext | bool) -> list[str]:
+            return await ask_all(
+                [],
+                model="mini",
+                base_url=f"{address}/v1",
+                api_key="x",
+                concurrency=1,
+                on_answer=lambda: None,
+                trust=trust,
+            )
+
+        trust = trusting(tls.certificate)
         with answering(ROUTES, tls=tls) as address:
-            assert asyncio.run(asked(address)) == 200
-            base_url = f"{address}/v1"
-            common = {"model": "mini", "base_url": base_url, "api_key": "x", "concurrency": 1}
-            assert asyncio.run(ask_all([], **common, on_answer=lambda: None, trust=trust)) == []
+            assert asyncio.run(checked(address, trust)) == 200
+            assert asyncio.run(evaluated(address, trust)) == []
             with pytest.raises(HeadroomError):
-                asyncio.run(ask_all([], **common, on_answer=lambda: None))
+                asyncio.run(evaluated(address, trust=True))
