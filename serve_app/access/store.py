@@ -47,7 +47,7 @@ def has_keys(path: Path) -> bool:
         return False
     with contextlib.closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as db:
         try:
-            return db.execute("SELECT 1 FROM access_keys LIMIT 1").fetchone() is not None
+            return bool(db.execute("SELECT version FROM access_version").fetchone()[0])
         except sqlite3.OperationalError as error:
             if "no such table" in str(error):
                 return False

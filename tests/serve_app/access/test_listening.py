@@ -67,8 +67,12 @@ class TestKeysBeforeTheStart:
 
     def test_are_there_from_the_first_one_on(self, tmp_path: Path) -> None:
         path = tmp_path / "store.sqlite"
-        store = KeyStore(sqlite3.connect(path, isolation_level=None), randomness=counting())
+        connection = sqlite3.connect(path, isolation_level=None)
+        connection.execute("PRAGMA journal_mode=WAL")  # as the controller's
+        store = KeyStore(connection, randomness=counting())
         assert not has_keys(path)
         made = store.create(EVERYTHING, note="", made_by="", now_s=NOW_S)
         assert not isinstance(made, str)
         assert has_keys(path)
+        connection.close()
+        assert has_keys(path), "also after the controller has ended and its log is gone"
