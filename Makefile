@@ -15,15 +15,16 @@ LOAD_TIME ?= 60s
 # Where pip finds PyTorch's CPU builds ("+cpu") when its usual index does not have them: the address of that index.
 HEADROOM_TORCH_INDEX ?=
 TORCH_INDEX := $(if $(HEADROOM_TORCH_INDEX),--extra-index-url $(HEADROOM_TORCH_INDEX))
+SCHEMATHESIS ?= schemathesis
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check --no-input
 PIP_LOG := $(VENV)/set-up.log
 
 .PHONY: help setup serve test test-unit test-app test-core test-models test-integration test-all lint format types \
-  bench bench-peers demo load lock clean
+  bench bench-peers demo load fuzz lock clean
 
 help:
 	@sed -n '1,3p' Makefile
-	@echo "Targets: setup serve test test-unit test-integration test-all lint format types bench bench-peers demo load lock clean"
+	@echo "Targets: setup serve test test-unit test-integration test-all lint format types bench bench-peers demo load fuzz lock clean"
 
 setup: $(STAMP)
 
@@ -93,6 +94,10 @@ load: $(STAMP)
 	@mkdir -p bench-results
 	@$(BIN)/locust -f tests/load/locustfile.py --headless --host $(LOAD_HOST) --users $(LOAD_USERS) \
 	  --spawn-rate $(LOAD_USERS) --run-time $(LOAD_TIME) --html bench-results/load.html
+
+# Of a target of its own. schemathesis is not in the lock: install it apart, make fuzz SCHEMATHESIS=X/bin/schemathesis
+fuzz: $(STAMP)
+	@$(BIN)/python -m tests.load.fuzz --schemathesis $(SCHEMATHESIS)
 
 lock:
 	@command -v uv > /dev/null || { echo "make lock needs uv." >&2; exit 1; }

@@ -117,7 +117,8 @@ class LazyGroup(click.Group):
     name="headroom",
     cls=LazyGroup,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},
-    epilog="Exit codes: 0 done, 1 refused or failed, 2 bad usage or configuration, 3 not running.",
+    epilog="Environment: HEADROOM_ADDRESS, HEADROOM_KEY, HEADROOM_CA_FILE (PEM of whom to trust at https://…).\n\n"
+    "Exit codes: 0 done, 1 refused or failed, 2 bad usage or configuration, 3 not running.",
 )
 @click.version_option(package_name="headroom", prog_name="headroom")
 def main() -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 from collections.abc import Callable
+from pathlib import Path
 from typing import Final
 
 from pydantic import TypeAdapter
@@ -37,6 +39,19 @@ CREATE TRIGGER IF NOT EXISTS access_dropped AFTER DELETE ON access_keys
 """
 """Triggers, so that a change and its version are one statement and commit together."""
 _GRANT: Final = TypeAdapter(Grant)
+
+
+def has_keys(path: Path) -> bool:
+    """Whether the store in this file has ever had a key; False where there is no such file. Writes nothing."""
+    if not path.exists():
+        return False
+    with contextlib.closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as db:
+        try:
+            return bool(db.execute("SELECT version FROM access_version").fetchone()[0])
+        except sqlite3.OperationalError as error:
+            if "no such table" in str(error):
+                return False
+            raise
 
 
 class KeyStore:

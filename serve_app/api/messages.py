@@ -31,7 +31,8 @@ def messages_problem(value: Any) -> str | None:
 def _message_problem(message: Any) -> str | None:
     if not isinstance(message, dict):
         return "must be an object with role and content"
-    if message.get("role") not in _ROLES:
+    role = message.get("role")
+    if not isinstance(role, str) or role not in _ROLES:
         return f"needs a role of: {', '.join(sorted(_ROLES))}"
     if not message.keys() <= _KEYS:
         return f"has the unknown field '{sorted(message.keys() - _KEYS)[0]}'"

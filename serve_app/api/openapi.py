@@ -24,8 +24,10 @@ from serve_app.api.fields import (
     MAX_TOOLS,
 )
 from serve_app.api.messages import MAX_MESSAGES
-from serve_app.api.wire import ApplyRequest, ModelRequest, RouteAsked
+from serve_app.api.wire import ApplyRequest, ModelAction, ModelRequest, RouteAsked
 from serve_app.engines.protocol import Endpoint
+from serve_app.jobs.wire import JobRequest
+from serve_app.leases.wire import AcquireRequest
 from serve_app.scaling.page import PATH as SCALING
 from serve_app.scaling.page import ScaleRequest
 
@@ -145,6 +147,8 @@ _BODIES: Final[Mapping[str, type[BaseModel]]] = {
     "/admin/apply": ApplyRequest,
     "/admin/route/explain": RouteAsked,
     SCALING: ScaleRequest,
+    "/v1/jobs": JobRequest,
+    "/v1/leases": AcquireRequest,
 }
 _ERROR: Final[Schema] = {
     "type": "object",
@@ -157,6 +161,13 @@ _ERROR: Final[Schema] = {
     },
     "required": ["error"],
 }
+_OUTCOME: Final[Schema] = {
+    "type": "object",
+    "properties": {"outcome": _STRING, "message": _STRING},
+    "required": ["outcome"],
+}
+_TELL_OUTCOMES: Final = frozenset({"/admin/apply", *(f"/models/{action.value}" for action in ModelAction)})
+"""What these refuse they tell in their own form: the refusal is their answer."""
 
 
 def openapi_document(*, reads: Iterable[str], posts: Collection[str]) -> dict[str, Any]:
@@ -168,7 +179,10 @@ def openapi_document(*, reads: Iterable[str], posts: Collection[str]) -> dict[st
         "openapi": "3.1.0",
         "info": {"title": "Headroom", "version": "1"},
         "paths": paths,
-        "components": {"securitySchemes": {"key": {"type": "http", "scheme": "bearer"}}, "schemas": {"Error": _ERROR}},
+        "components": {
+            "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
+            "schemas": {"Error": _ERROR, "Outcome": _OUTCOME},
+        },
     }
 
 
@@ -186,7 +200,9 @@ def _operations(reads: Iterable[str], posts: Collection[str]) -> Iterator[tuple[
 
 def _operation(template: str, method: str) -> dict[str, Any]:
     is_open = need_of(template, method) is Anyone.OPEN
-    refused = {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}}
+    forms = ("Error", "Outcome") if template in _TELL_OUTCOMES else ("Error",)
+    schema = {"anyOf": [{"$ref": f"#/components/schemas/{form}"} for form in forms]}
+    refused = {"application/json": {"schema": schema}}
     operation: dict[str, Any] = {
         "operationId": f"{method.lower()} {template}",
         "security": [] if is_open else [{"key": []}],
@@ -203,7 +219,7 @@ def _operation(template: str, method: str) -> dict[str, Any]:
 
 
 def _body(template: str) -> Schema:
-    """Bodies that the controller alone knows are said to be objects, and no more."""
+    """Bodies whose models would bring much of the controller into the gateway are said to be objects, and no more."""
     endpoint = next((one for one in Endpoint if one.value == template), None)
     if endpoint is not None:
         return request_schema(endpoint)

@@ -53,9 +53,11 @@ class AsyncClient:
     @cached_property
     def openai(self) -> AsyncOpenAI:
         """The SDK itself, for what `chat` does not cover."""
-        from openai import AsyncOpenAI
+        from openai import AsyncOpenAI, DefaultAsyncHttpxClient
 
-        return AsyncOpenAI(**self.terms.sdk())
+        trust = self.terms.trust
+        transport = None if trust is True else DefaultAsyncHttpxClient(verify=trust)
+        return AsyncOpenAI(**self.terms.sdk(), http_client=transport)
 
     async def chat(self, messages: str | Sequence[Message], *, model: str = "fast", **options: Any) -> Answer:
         """One whole answer. `model` is a mode or a model; `options` as `chat.completions.create` takes them.

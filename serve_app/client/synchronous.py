@@ -65,9 +65,11 @@ class Client:
     @cached_property
     def openai(self) -> OpenAI:
         """The SDK itself, for what `chat` does not cover."""
-        from openai import OpenAI
+        from openai import DefaultHttpxClient, OpenAI
 
-        return OpenAI(**self.terms.sdk())
+        trust = self.terms.trust
+        transport = None if trust is True else DefaultHttpxClient(verify=trust)
+        return OpenAI(**self.terms.sdk(), http_client=transport)
 
     def chat(self, messages: str | Sequence[Message], *, model: str = "fast", **options: Any) -> Answer:
         """One whole answer. `model` is a mode or a model; `options` as `chat.completions.create` takes them.
@@ -140,5 +142,5 @@ def next_named(info: dict[str, Any], model: str) -> dict[str, Any]:
 
 
 def get_client(**terms: Any) -> Client:
-    """A client by what is given (`Terms`), else by HEADROOM_ADDRESS and HEADROOM_KEY, else of this machine."""
+    """A client by what is given (`Terms`), else by the environment (`terms_of`), else of this machine."""
     return Client(terms_of(**terms))

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import os
+import ssl
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Final, Literal, TypedDict, cast
 
-from serve_app.client.errors import BrokenAnswer, ClientError, Overloaded, Unreachable, of_status
+from serve_app.access.tls import trusting
+from serve_app.client.errors import BadRequest, BrokenAnswer, ClientError, Overloaded, Unreachable, of_status
 
 ADDRESS_VARIABLE: Final = "HEADROOM_ADDRESS"
 KEY_VARIABLE: Final = "HEADROOM_KEY"
+CA_VARIABLE: Final = "HEADROOM_CA_FILE"
 DEFAULT_ADDRESS: Final = "http://127.0.0.1:8000"
 _NO_KEY: Final = "none"
 """Sent where there is none: the SDK wants one, and a cluster without keys does not look."""
@@ -26,12 +30,16 @@ class Message(TypedDict):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Terms:
-    """`timeout_s` bounds each try; `num_retries` follow the first, where trying again is safe and may help."""
+    """`timeout_s` bounds each try; `num_retries` follow the first, where trying again is safe and may help.
+
+    `ca_file`: PEM file of whom to trust at an https address; None trusts the usual public authorities.
+    """
 
     address: str = DEFAULT_ADDRESS
     key: str | None = field(default=None, repr=False)
     timeout_s: float = 60.0
     num_retries: int = 2
+    ca_file: Path | str | None = None
 
     def __post_init__(self) -> None:
         if not 0 < self.timeout_s < float("inf"):
@@ -43,8 +51,18 @@ class Terms:
     def headers(self) -> dict[str, str]:
         return {"authorization": f"Bearer {self.key}"} if self.key else {}
 
+    @property
+    def trust(self) -> ssl.SSLContext | bool:
+        """`verify` of both libraries. Raises: BadRequest when `ca_file` cannot be read as one."""
+        if self.ca_file is None:
+            return True
+        try:
+            return trusting(self.ca_file)
+        except OSError as error:  # ssl.SSLError is one
+            raise BadRequest(f"'{self.ca_file}' is no PEM file of certificates: {error.strerror or error}.") from error
+
     def sdk(self) -> dict[str, Any]:
-        """Arguments of the `openai` clients."""
+        """Arguments of the `openai` clients, beside the one of their transport."""
         base_url = f"{self.address.rstrip('/')}/v1"
         key = self.key or _NO_KEY
         return {"base_url": base_url, "api_key": key, "timeout": self.timeout_s, "max_retries": self.num_retries}
@@ -52,12 +70,19 @@ class Terms:
     def http(self) -> dict[str, Any]:
         """Arguments of the httpx clients."""
         address = self.address.rstrip("/")
-        return {"base_url": address, "headers": self.headers, "timeout": self.timeout_s, "trust_env": False}
+        return {
+            "base_url": address,
+            "headers": self.headers,
+            "timeout": self.timeout_s,
+            "trust_env": False,
+            "verify": self.trust,
+        }
 
 
 def terms_of(environment: Mapping[str, str] = os.environ, **given: Any) -> Terms:
-    """What is given, else HEADROOM_ADDRESS and HEADROOM_KEY, else a cluster on this machine."""
-    found = {"address": environment.get(ADDRESS_VARIABLE), "key": environment.get(KEY_VARIABLE)}
+    """What is given, else HEADROOM_ADDRESS, HEADROOM_KEY and HEADROOM_CA_FILE, else a cluster on this machine."""
+    names = {"address": ADDRESS_VARIABLE, "key": KEY_VARIABLE, "ca_file": CA_VARIABLE}
+    found = {term: environment.get(variable) for term, variable in names.items()}
     return Terms(**({name: value for name, value in found.items() if value} | given))
 
 

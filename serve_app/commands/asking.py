@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from serve_app.client.terms import CA_VARIABLE, terms_of
 from serve_app.errors import BadAnswer, HeadroomError, NotRunning
 
 TIMEOUT_S = 5.0
-KEY_VARIABLE = "HEADROOM_KEY"
-"""Holds the key that commands send, where the cluster has keys."""
 _NO_SUCH_ROUTE = 404
 _KEY_STATUSES = (401, 403)
 
@@ -31,13 +29,9 @@ def _json_of(method: str, address: str, path: str, *, body: object = None, timeo
 
     url = f"{address.rstrip('/')}{path}"
     try:
-        answer = httpx.request(method, url, json=body, headers=_key(), timeout=timeout_s, trust_env=False)
+        answer = httpx.request(method, url, json=body, timeout=timeout_s, **connection())
     except (httpx.HTTPError, httpx.InvalidURL) as error:
-        raise NotRunning(
-            f"Nothing answers at {address} ({type(error).__name__}).",
-            expected="A running cluster.",
-            advice="Start one with `headroom up`, or name another with --address.",
-        ) from error
+        raise unreached(address, error) from error
     try:
         told = answer.json()
     except ValueError as error:
@@ -82,9 +76,27 @@ def delete(model: type[M], address: str, path: str, *, timeout_s: float = TIMEOU
     return _as(model, _json_of("DELETE", address, path, body={}, timeout_s=timeout_s), f"{address}{path}")
 
 
-def _key() -> dict[str, str]:
-    key = os.environ.get(KEY_VARIABLE)
-    return {"authorization": f"Bearer {key}"} if key else {}
+def connection() -> dict[str, Any]:
+    """What every request of a command is sent with: the key and whom to trust, by HEADROOM_KEY and HEADROOM_CA_FILE.
+
+    Raises: HeadroomError when the CA file cannot be read.
+    """
+    terms = terms_of(num_retries=0)
+    return {"headers": terms.headers, "verify": terms.trust, "trust_env": False}
+
+
+def unreached(address: str, error: Exception) -> HeadroomError:
+    """Why there is no answer from `address`; a certificate that is not trusted is told from nobody there."""
+    if "CERTIFICATE_VERIFY_FAILED" in str(error):
+        return HeadroomError(
+            f"{address} is there, but its certificate is not trusted: {error}.",
+            advice=f"Name the PEM file of its authority, or its own certificate, by {CA_VARIABLE}.",
+        )
+    return NotRunning(
+        f"Nothing answers at {address} ({type(error).__name__}).",
+        expected="A running cluster.",
+        advice="Start one with `headroom up`, or name another with --address; with a certificate it is https://….",
+    )
 
 
 def _code(told: object) -> object:

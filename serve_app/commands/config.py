@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from dataclasses import asdict
 from pathlib import Path
 
@@ -21,11 +22,15 @@ def command() -> None:
 @config_file_argument
 def check(file: Path) -> None:
     """Say every problem of FILE at once, also sources that cannot be opened; exit 2 when there is any."""
+    from serve_app.config.certificate import check_certificate
     from serve_app.config.load import load_cluster
     from serve_app.config.sources import check_sources
 
     cluster = load_cluster(file)
     check_sources(cluster)
+    doubt = check_certificate(cluster, now_s=time.time())
+    if doubt is not None:
+        click.echo(f"Warning: {doubt.message}", err=True)
     settings = cluster.settings
     models, modes = _count(len(settings.models), "model"), _count(len(settings.modes), "mode")
     click.echo(f"ok: {models}, {modes}")

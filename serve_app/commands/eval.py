@@ -49,6 +49,7 @@ def command(model: str, base_url: str, limit: int, concurrency: int, as_json: bo
     """
     import asyncio
 
+    from serve_app.client.terms import terms_of
     from serve_app.training.live import ask_all
 
     tasks = held_out_tasks()[:limit]
@@ -65,6 +66,7 @@ def command(model: str, base_url: str, limit: int, concurrency: int, as_json: bo
                 api_key=os.environ.get("OPENAI_API_KEY") or "none",
                 concurrency=concurrency,
                 on_answer=on_answer,
+                trust=terms_of().trust,
             )
         )
     result = evaluate(zip(tasks, texts, strict=True))

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 from urllib.parse import quote
 
-from serve_app.errors import BadAnswer, HeadroomError, NotRunning
+from serve_app.commands.asking import connection, unreached
+from serve_app.errors import BadAnswer, HeadroomError
 
 PATH = "/v1/jobs"
 TIMEOUT_S = 10.0
@@ -41,15 +42,9 @@ class JobClient:
         import httpx  # costs a tenth of a second, so only when something is asked
 
         try:
-            answer = httpx.request(
-                method, self._url + path, json=body, params=query, timeout=TIMEOUT_S, trust_env=False
-            )
+            answer = httpx.request(method, self._url + path, json=body, params=query, timeout=TIMEOUT_S, **connection())
         except (httpx.HTTPError, httpx.InvalidURL) as error:
-            raise NotRunning(
-                f"Nothing answers at {self._url} ({type(error).__name__}).",
-                expected="A running cluster.",
-                advice="Start one with `headroom up`, or name another with --address.",
-            ) from error
+            raise unreached(self._url, error) from error
         try:
             told = answer.json()
         except ValueError:

@@ -48,6 +48,8 @@ def command(file: Path, ray_port: int, dashboard_port: int, memory: str | None, 
 
     config = load_cluster(file)
     check_sources(config)
+    _require_certificate(config)
+    _require_permission(config)
     _require_ports(config, ray_port=ray_port, dashboard_port=dashboard_port)
     cluster = _local_cluster(config, ray_port=ray_port, dashboard_port=dashboard_port, memory=memory, role=role)
     try:
@@ -73,7 +75,8 @@ def _local_cluster(
     run_dir = home / "run" / run_id
     run_dir.mkdir(parents=True)
     _write_token(run_dir / TOKEN_NAME)
-    write_wrapper(run_dir / WRAPPER_NAME)
+    tls = config.settings.access.tls
+    write_wrapper(run_dir / WRAPPER_NAME, tls=tls)
     address = _ADDRESS
     tracing = config.settings.tracing
     return LocalCluster(
@@ -84,6 +87,7 @@ def _local_cluster(
         temp_dir=_short(home / "ray"),
         socket_dir=Path(tempfile.mkdtemp(prefix="headroom-")),
         address=address,
+        certificate=None if tls is None else tls.certificate,
         ports=Ports(
             http=config.port,
             gcs=ray_port,
@@ -116,6 +120,38 @@ def _write_token(path: Path) -> None:
     """A new secret for this run that only its user can read."""
     path.touch(mode=0o600, exist_ok=False)
     path.write_text(secrets.token_hex(32))
+
+
+def _require_certificate(config: ClusterFile) -> None:
+    """Raises: HeadroomError for one that no client would accept, ConfigError for one that cannot serve."""
+    from serve_app.config.certificate import check_certificate
+    from serve_app.errors import HeadroomError
+
+    doubt = check_certificate(config, now_s=time.time())
+    if doubt is not None and doubt.is_over:
+        raise HeadroomError(doubt.message)
+    if doubt is not None:
+        click.echo(f"Warning: {doubt.message}", err=True)
+
+
+def _require_permission(config: ClusterFile) -> None:
+    """Raises: HeadroomError where HTTP would be open to others without keys, or not encrypted as was asked for."""
+    from serve_app.access.listening import HttpListener, http_refusal
+    from serve_app.access.store import has_keys
+    from serve_app.errors import HeadroomError
+    from serve_app.fleet.measurements import store_path
+
+    access = config.settings.access
+    if config.has_ray_certificate:
+        raise HeadroomError(
+            "`http_options.ssl_certfile` is for Ray's own proxy; `headroom up` serves by HAProxy, which never sees it.",
+            advice="Set `access.certificate_file` and `access.key_file` instead.",
+        )
+    listener = HttpListener(host=config.host, has_tls=access.tls is not None)
+    closed = has_keys(store_path(config.settings.storage.home))
+    refusal = http_refusal(listener, access, has_keys=closed, has_ray_token=True)
+    if refusal is not None:
+        raise HeadroomError(f"`http_options.host`: {refusal}")
 
 
 def _require_ports(config: ClusterFile, *, ray_port: int, dashboard_port: int) -> None:
@@ -166,7 +202,7 @@ def _serve(config: ClusterFile, cluster: LocalCluster) -> None:
     from serve_app.ops.process_custody import Custody
     from serve_app.ops.run_record import RunRecord, drop_record, write_record
 
-    url = f"http://{config.host}:{config.port}"
+    url = f"{'http' if cluster.certificate is None else 'https'}://{config.host}:{config.port}"
     click.echo(as_typed(ray_start_command(cluster), environment(cluster)))
     click.echo(as_typed(serve_run_command(cluster), {}))
     click.echo(
@@ -215,10 +251,11 @@ class _Narrator:
     def _invite(self) -> None:
         from serve_app.ops.local_cluster import TOKEN_NAME
 
+        trust = "" if self._cluster.certificate is None else f"--cacert {self._cluster.certificate} "
         dashboard = f"http://127.0.0.1:{self._cluster.ports.dashboard}"
         click.echo(
             f"\nServing on {self._url}/v1   (dashboard: {dashboard}, its token: {self._cluster.run_dir / TOKEN_NAME})\n"
-            f"  curl {self._url}/v1/chat/completions -H 'content-type: application/json' \\\n"
+            f"  curl {trust}{self._url}/v1/chat/completions -H 'content-type: application/json' \\\n"
             """    -d '{"model": "fast", "messages": [{"role": "user", "content": "What is 3 + 4?"}]}'\n"""
             "Ctrl-C stops it."
         )

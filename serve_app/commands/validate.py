@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -55,7 +54,8 @@ def command(
 
     Exit code 0: nothing failed, 1: something did, 3: nothing answers at the address.
     """
-    from serve_app.commands.asking import KEY_VARIABLE, get_json
+    from serve_app.client.terms import terms_of
+    from serve_app.commands.asking import get_json
     from serve_app.commands.traces import trace_directory
     from serve_app.validate.checks import Group, all_well
     from serve_app.validate.limits import BadLimits, read_limits
@@ -74,7 +74,8 @@ def command(
         trace_folder=trace_directory(home),
     )
     get_json(address, "/health")  # says in one sentence that nobody is there, instead of twenty times
-    outcomes = asyncio.run(validate(address, wish, key=os.environ.get(KEY_VARIABLE)))
+    terms = terms_of()
+    outcomes = asyncio.run(validate(address, wish, key=terms.key, trust=terms.trust))
     if as_json:
         click.echo(json.dumps(_as_json(outcomes)))
     else:

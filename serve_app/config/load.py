@@ -31,12 +31,14 @@ ARGS_LOCATION: Location = ("applications", 0, "args")
 class ClusterFile:
     """A whole, checked cluster.yaml: where Serve listens, and the settings of our application.
 
-    `document` and `args_location` lead from a setting back to its line.
+    `has_ray_certificate`: Ray's own proxy is told to encrypt, which HAProxy is not. `document` and `args_location` lead
+    from a setting back to its line.
     """
 
     path: Path
     host: str
     port: int
+    has_ray_certificate: bool
     settings: Settings
     document: Document
     args_location: Location
@@ -58,6 +60,7 @@ def load_cluster(path: Path, *, environment: Mapping[str, str] = os.environ) -> 
         path=path.absolute(),
         host=file.http_options.host,
         port=file.http_options.port,
+        has_ray_certificate=file.http_options.ssl_certfile is not None,
         settings=settings,
         document=document,
         args_location=("applications", index, "args"),

@@ -12,6 +12,7 @@ from pathlib import Path
 from placement.health_rules import Severity
 from placement.health_state import HealthPolicy
 from placement.objectives import ALERT_RESPONSE_TIME, AVAILABILITY, JOB_COMPLETION_TIME, Objective
+from serve_app.access.tls import TlsFiles
 from serve_app.scaling.rules import ScalingSettings
 
 
@@ -241,8 +242,10 @@ class AccessSettings:
     encrypted_elsewhere: bool = False
 
     @property
-    def is_encrypted(self) -> bool:
-        return self.encrypted_elsewhere or self.certificate_file is not None
+    def tls(self) -> TlsFiles | None:
+        if self.certificate_file is None or self.key_file is None:
+            return None
+        return TlsFiles(certificate=self.certificate_file, key=self.key_file)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

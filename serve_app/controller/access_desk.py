@@ -13,6 +13,7 @@ from collections.abc import Callable
 
 from serve_app.access.keys import KeySnapshot
 from serve_app.access.lease_keys import LeaseKeys
+from serve_app.access.listening import HttpListener, http_refusal
 from serve_app.access.rest import answer_keys
 from serve_app.access.store import KeyStore
 from serve_app.api.control_routes import ControlAnswer, ControlAsked
@@ -38,6 +39,7 @@ class AccessDesk:
         self._settings = settings
         self._changed = changed
         self._now_s = now_s
+        self._has_ray_token = has_ray_token
         self.keyring = LeaseKeys(snapshot=self._store.snapshot, now_s=now_s, has_ray_token=has_ray_token)
 
     def snapshot(self) -> KeySnapshot:
@@ -50,16 +52,23 @@ class AccessDesk:
             self._changed(self._store.snapshot())
         return answer
 
+    def check_http(self, listener: HttpListener) -> None:
+        """Raises: HeadroomError where HTTP is open to others without keys, or not encrypted as was asked for."""
+        has_keys = self._store.snapshot().is_closed
+        refusal = http_refusal(listener, self._settings, has_keys=has_keys, has_ray_token=self._has_ray_token)
+        if refusal is not None:
+            raise HeadroomError(f"Not served: {refusal}")
+
     def tls(self) -> Tls | None:
         """Of the lease servers; None where the configuration names no certificate.
 
         Raises: HeadroomError where a file cannot be read. Nothing falls back to listening unencrypted.
         """
-        certificate, key = self._settings.certificate_file, self._settings.key_file
-        if certificate is None or key is None:
+        files = self._settings.tls
+        if files is None:
             return None
         try:
-            return Tls(private_key=key.read_bytes(), certificate_chain=certificate.read_bytes())
+            return Tls(private_key=files.key.read_bytes(), certificate_chain=files.certificate.read_bytes())
         except OSError as error:
             raise HeadroomError(
                 f"The certificate for gRPC cannot be read: {error.strerror} ({error.filename}). "

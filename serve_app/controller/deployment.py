@@ -36,6 +36,7 @@ from serve_app.controller.fleet_desk import FleetDesk
 from serve_app.controller.fleet_link import FleetLink
 from serve_app.controller.gateway_replicas import ServeGateways
 from serve_app.controller.guests import Guests
+from serve_app.controller.http_listener import serve_listener
 from serve_app.controller.learning import Learning
 from serve_app.controller.ledger import Ledger, Tenure
 from serve_app.controller.lifecycle import Lifecycle
@@ -90,6 +91,7 @@ class Controller:
             has_ray_token=os.environ.get("RAY_AUTH_MODE") == "token",
             changed=self._publisher.show_access,
         )
+        self._access.check_http(serve_listener())
         self._publisher.show_access(self._access.snapshot())
         self._lifecycle = Lifecycle(self._store.lifecycle(), now_s=time.monotonic())
         self._retirement = Retirement(

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from functools import lru_cache
 from hashlib import blake2b
 from http import HTTPStatus
+from typing import Final
 
 from serve_app.access.authorize import LOCAL, NOT_KNOWN, Caller, authorize, caller_of
 from serve_app.access.keys import NO_KEYS, Role
@@ -20,6 +21,9 @@ from serve_app.gateway.answers import Tokens
 from serve_app.gateway.asgi import Asked, Headers
 from serve_app.gateway.decide import VERSION_HEADER
 from serve_app.gateway.routing_table import RoutingTable
+
+_SALT: Final = b"headroom-salt"
+_MARK: Final = b"headroom-trace"
 
 
 class Admission:
@@ -79,9 +83,14 @@ def pin_refusal(caller: Caller) -> ApiError | None:
 
 def salt_of(caller: Caller) -> str | None:
     """By which an engine keeps prefixes of tenants apart; None while there are no keys, so that all share."""
-    return _salt(caller.tenant) if caller.key_id else None
+    return _hashed(caller.tenant, _SALT) if caller.key_id else None
 
 
-@lru_cache(maxsize=4096)
-def _salt(tenant: str) -> str:
-    return blake2b(tenant.encode(), digest_size=16, person=b"headroom-salt").hexdigest()
+def tenant_mark(caller: Caller) -> str | None:
+    """How traces name a tenant; None while there are no keys. Tells nothing of his salt."""
+    return _hashed(caller.tenant, _MARK) if caller.key_id else None
+
+
+@lru_cache(maxsize=8192)
+def _hashed(tenant: str, purpose: bytes) -> str:
+    return blake2b(tenant.encode(), digest_size=16, person=purpose).hexdigest()

@@ -18,7 +18,7 @@ from serve_app.api.errors import ApiError, Outcome, unavailable
 from serve_app.api.requests import parse_request
 from serve_app.api.wire import RouteAsked
 from serve_app.engines.protocol import Endpoint
-from serve_app.gateway.admission import Admission, pin_refusal, salt_of
+from serve_app.gateway.admission import Admission, pin_refusal, salt_of, tenant_mark
 from serve_app.gateway.answer_headers import CacheState, Headers, own_headers, similar_headers
 from serve_app.gateway.asgi import BODY, START, Asked, BodyReader, Receive, Scope, Send, read_headers
 from serve_app.gateway.board import FlightBoard, may_read
@@ -272,7 +272,7 @@ class Inference:
         flight, state = self._board.joinable(decision), CacheState.SHARED
         if flight is None:
             decision = self._steered(visit, decision, body)
-        route = visit.trace.route(decision.mode, requested_model=decision.asked_for)
+        route = _route_of(visit, decision)
         if flight is None:
             self._probes.wake()
             call = EngineCall(
@@ -328,7 +328,7 @@ class Inference:
     ) -> Delivered:
         self._meters.cached(decision.mode, state)
         if visit.trace.recorded:
-            route = visit.trace.route(decision.mode, requested_model=decision.asked_for)
+            route = _route_of(visit, decision)
             route.decided(model=decision.model, cache=state.value)
             route.end()
         client = visit.client
@@ -366,6 +366,11 @@ class Inference:
             self._meters.inference(mode, model, delivered.outcome, duration_s)
             if visit.away_s is not None and delivered.outcome is Outcome.SUCCESS:
                 self._meters.overhead(duration_s - visit.away_s)
+
+
+def _route_of(visit: Visit, decision: Decision) -> RouteSpan:
+    tenant = tenant_mark(visit.caller) if visit.trace.recorded else None
+    return visit.trace.route(decision.mode, requested_model=decision.asked_for, tenant=tenant)
 
 
 async def _left(receive: Receive) -> None:

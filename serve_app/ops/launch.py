@@ -14,6 +14,7 @@ from typing import Any
 
 import httpx
 
+from serve_app.access.tls import pinned
 from serve_app.errors import FleetUnready
 from serve_app.ops.local_cluster import LocalCluster, environment, ray_start_command, serve_run_command
 from serve_app.ops.process_custody import Custody, collect_zombies
@@ -76,7 +77,8 @@ def start(cluster: LocalCluster, custody: Custody) -> Running:
 def watch(cluster: LocalCluster, running: Running, url: str, on_change: Callable[[Mapping[str, Any]], None]) -> None:
     """Report each change of `GET /health` until one of the two programs ends. Never returns by itself."""
     seen: Mapping[str, Any] | None = None
-    with httpx.Client(timeout=5.0) as client:
+    trust = True if cluster.certificate is None else pinned(cluster.certificate)
+    with httpx.Client(timeout=5.0, verify=trust) as client:
         while True:
             _still_runs(running.ray, "ray start", cluster.run_dir / "ray.log")
             _still_runs(running.serve, "serve run", cluster.run_dir / "serve.log")

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from serve_app.access.listening import HTTPS_VARIABLE
 from serve_app.fleet.names import NODE_LABEL, ROLE_LABEL
 from serve_app.http_server import ADDRESS_VARIABLE
 from serve_app.ops.haproxy import WRAPPER_NAME
@@ -53,6 +54,8 @@ class LocalCluster:
     temp_dir: Path
     socket_dir: Path
     address: str
+    certificate: Path | None = None
+    """What HTTP is encrypted with; None serves it unencrypted."""
     ports: Ports
     num_cpus: int
     memory_bytes: int
@@ -93,6 +96,7 @@ def environment(cluster: LocalCluster) -> dict[str, str]:
         "RAY_SERVE_CONTROL_LOOP_INTERVAL_S": "0.4",
         # Engines and gateways talk to each other over this address.
         ADDRESS_VARIABLE: cluster.address,
+        HTTPS_VARIABLE: "0" if cluster.certificate is None else "1",
         # The default of the optimised setting holds a thousand log lines back.
         "RAY_SERVE_REQUEST_PATH_LOG_BUFFER_SIZE": "1",
         # Ray starts its workers at niceness 15: behind every other program of the machine.

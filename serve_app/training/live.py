@@ -6,6 +6,7 @@ Greedy, a bounded number of questions in flight. Grades nothing.
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -34,8 +35,11 @@ async def ask_all(
     concurrency: int,
     on_answer: Callable[[], None],
     max_tokens: int = ANSWER_TOKENS,
+    trust: ssl.SSLContext | bool = True,
 ) -> list[str]:
     """One text per task, in order; an empty text where the model said nothing.
+
+    `trust` is whom to trust at an https address, as httpx takes it.
 
     Raises: NotRunning when nothing answers, HeadroomError when the address refuses the question (an unknown
     model names the known ones), BadAnswer when what answers is not an OpenAI API.
@@ -50,7 +54,7 @@ async def ask_all(
         on_answer()
         return text
 
-    transport = openai.DefaultAsyncHttpxClient(trust_env=False, timeout=QUESTION_TIMEOUT_S)
+    transport = openai.DefaultAsyncHttpxClient(verify=trust, trust_env=False, timeout=QUESTION_TIMEOUT_S)
     async with openai.AsyncOpenAI(
         base_url=base_url, api_key=api_key, max_retries=RETRIES, http_client=transport
     ) as client:

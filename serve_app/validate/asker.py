@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -99,10 +100,15 @@ class Asker:
 
 @asynccontextmanager
 async def asking(
-    address: str, *, key: str | None = None, headers: Mapping[str, str] | None = None
+    address: str,
+    *,
+    key: str | None = None,
+    headers: Mapping[str, str] | None = None,
+    trust: ssl.SSLContext | bool = True,
 ) -> AsyncIterator[Asker]:
+    """`trust` is whom to trust at an https address, as httpx takes it."""
     given = {**(headers or {}), **({"authorization": f"Bearer {key}"} if key else {})}
-    async with httpx.AsyncClient(base_url=address, headers=given, trust_env=False) as http:
+    async with httpx.AsyncClient(base_url=address, headers=given, verify=trust, trust_env=False) as http:
         yield Asker(http, f"validation {uuid.uuid4().hex}")
 
 

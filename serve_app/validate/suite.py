@@ -5,6 +5,7 @@ A check whose questions fail is itself a finding: the suite always ends with one
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,9 +35,11 @@ class Wish:
     trace_folder: Path = Path("~/.headroom/traces")
 
 
-async def validate(address: str, wish: Wish, *, key: str | None = None) -> tuple[Outcome, ...]:
+async def validate(
+    address: str, wish: Wish, *, key: str | None = None, trust: ssl.SSLContext | bool = True
+) -> tuple[Outcome, ...]:
     """All checks of the groups, in the order of `Check`. Raises: nothing of the cluster's."""
-    async with asking(address, key=key) as asker:
+    async with asking(address, key=key, trust=trust) as asker:
         found: dict[Check, Finding] = {}
         for group in Group:
             if group in wish.groups:

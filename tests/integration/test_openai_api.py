@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+from typing import Literal
+
 import httpx
 import openai
 import pytest
+from openai.types.chat import ChatCompletionToolParam
+from pydantic import BaseModel
 
 from tests.integration.asking import ENDLESS, chat, post_chat, text_of, user
 from tests.integration.live_cluster import LiveCluster
@@ -14,6 +19,16 @@ pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 MODELS = ["mini", "small", "base"]
 MODES = {"fast": "mini", "balanced": "small", "creative": "base"}
 NO_STORE = {"Cache-Control": "no-store"}
+
+
+class Parity(BaseModel):
+    parity: Literal["even", "odd"]
+
+
+PARITY: ChatCompletionToolParam = {
+    "type": "function",
+    "function": {"name": "parity", "parameters": Parity.model_json_schema()},
+}
 
 
 class TestModelList:
@@ -172,6 +187,94 @@ class TestSampling:
         stopped = chat(client, "base", "Repeat the word: planet", stop=[stop], **asked)
         assert stopped.choices[0].finish_reason == "stop"
         assert text_of(stopped) == whole[: whole.index(stop)]
+
+
+class TestTheStreamHelper:
+    def test_gathers_its_events_to_the_whole_answer(self, client: openai.OpenAI) -> None:
+        whole = text_of(chat(client, "small", "Reverse the word: stone", temperature=0))
+        with client.chat.completions.stream(
+            model="small", messages=user("Reverse the word: stone"), temperature=0
+        ) as stream:
+            deltas = [event.delta for event in stream if event.type == "content.delta"]
+            final = stream.get_final_completion()
+        assert "".join(deltas) == text_of(final) == whole
+
+    def test_gives_log_probabilities_token_by_token(self, client: openai.OpenAI) -> None:
+        pieces = chat_stream(client, "mini", "Even or odd: 6", max_tokens=4, logprobs=True, top_logprobs=2)
+        told = [one.choices[0].logprobs for one in pieces if one.choices and one.choices[0].delta.content]
+        assert told
+        assert all(one is not None and one.content and one.content[0].logprob <= 0 for one in told)
+
+
+class TestStructuredOutput:
+    def test_is_an_object_of_the_class_it_was_asked_as(self, client: openai.OpenAI) -> None:
+        answer = client.chat.completions.parse(
+            model="small", messages=user("Even or odd: 8"), response_format=Parity, temperature=0, max_tokens=200
+        )
+        assert answer.choices[0].message.parsed is not None
+        assert answer.choices[0].message.parsed.parity in ("even", "odd")
+
+    def test_keeps_to_its_schema_in_a_stream_too(self, client: openai.OpenAI) -> None:
+        with client.chat.completions.stream(
+            model="small", messages=user("Even or odd: 8"), response_format=Parity, temperature=0, max_tokens=200
+        ) as stream:
+            answer = stream.get_final_completion()
+        assert answer.choices[0].message.parsed is not None
+        assert answer.choices[0].message.parsed.parity in ("even", "odd")
+
+
+class TestTools:
+    def test_that_are_named_are_called_with_arguments_of_their_schema(self, client: openai.OpenAI) -> None:
+        answer = chat(
+            client,
+            "small",
+            "Even or odd: 8",
+            tools=[PARITY],
+            tool_choice={"type": "function", "function": {"name": "parity"}},
+            temperature=0,
+            max_tokens=200,
+        )
+        calls = answer.choices[0].message.tool_calls or []
+        assert [one.function.name for one in calls if one.type == "function"] == ["parity"]
+        told = [Parity.model_validate_json(one.function.arguments) for one in calls if one.type == "function"]
+        assert [one.parity in ("even", "odd") for one in told] == [True]
+
+    def test_left_to_the_model_are_refused_by_the_engine_and_said_to_be(self, client: openai.OpenAI) -> None:
+        """The default models know no form of calls, so the engine has no parser for them."""
+        with pytest.raises(openai.BadRequestError) as refused:
+            chat(client, "small", "Even or odd: 8", tools=[PARITY], tool_choice="auto")
+        assert isinstance(refused.value.body, dict)
+        assert refused.value.body["origin"] == "engine"
+
+
+class TestTheClientsOwnWays:
+    def test_a_time_out_is_its_own_error_and_frees_the_engine(self, client: openai.OpenAI) -> None:
+        hasty = client.with_options(timeout=0.05)
+        with pytest.raises(openai.APITimeoutError):
+            chat(hasty, "base", "Go on.", max_tokens=400, extra_body=ENDLESS, extra_headers=NO_STORE)
+        assert text_of(chat(client, "base", "Even or odd: 3"))
+
+    def test_a_raw_response_has_the_heads_and_the_answer(self, client: openai.OpenAI) -> None:
+        with client.chat.completions.with_streaming_response.create(
+            model="mini", messages=user("Even or odd: 5")
+        ) as raw:
+            assert raw.status_code == 200
+            assert raw.headers["x-headroom-model"] == "mini"
+            assert text_of(raw.parse())
+
+    def test_many_at_once_in_an_event_loop_are_all_answered(self, cluster: LiveCluster) -> None:
+        async def ask_all() -> list[str]:
+            transport = openai.DefaultAsyncHttpxClient(trust_env=False)
+            async with openai.AsyncOpenAI(
+                base_url=f"{cluster.url}/v1", api_key="none", timeout=60, http_client=transport
+            ) as client:
+                asked = (
+                    client.chat.completions.create(model="mini", messages=user(f"What comes after {number}?"))
+                    for number in range(16)
+                )
+                return [text_of(answer) for answer in await asyncio.gather(*asked)]
+
+        assert all(asyncio.run(ask_all()))
 
 
 class TestModeDefaults:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -10,7 +11,9 @@ import pytest
 import yaml
 from click.testing import CliRunner, Result
 
+from serve_app.access.tls import TlsFiles
 from serve_app.cli import main
+from tests.serve_app.access.certificates import self_signed
 from tests.serve_app.config.cluster_text import GOOD, changed, changed_args, written
 from tests.serve_app.fleet.checkpoint_files import checkpoint
 
@@ -19,6 +22,11 @@ SHIPPED = Path(__file__).parents[3] / "cluster.yaml"
 
 def headroom(*arguments: str | Path) -> Result:
     return CliRunner().invoke(main, ["config", *map(str, arguments)])
+
+
+def with_certificate(directory: Path, tls: TlsFiles) -> Path:
+    named = {"certificate_file": str(tls.certificate), "key_file": str(tls.key)}
+    return written(directory, changed_args("access", value=named))
 
 
 class TestCheck:
@@ -36,6 +44,23 @@ class TestCheck:
         result = headroom("check", tmp_path / "none.yaml")
         assert result.exit_code == 2
         assert "No such file" in result.stderr
+
+    def test_a_certificate_that_can_serve_is_not_spoken_of(self, tmp_path: Path) -> None:
+        result = headroom("check", with_certificate(tmp_path, self_signed(tmp_path)))
+        assert (result.exit_code, result.stderr) == (0, "")
+
+    def test_a_certificate_whose_time_is_over_is_a_warning(self, tmp_path: Path) -> None:
+        result = headroom("check", with_certificate(tmp_path, self_signed(tmp_path, days=-3)))
+        assert (result.exit_code, result.stdout) == (0, "ok: 1 model, 1 mode\n")
+        assert "Warning: `access.certificate_file`" in result.stderr
+        assert "certificate has expired" in result.stderr
+
+    def test_a_key_of_another_certificate_is_a_problem_with_its_line(self, tmp_path: Path) -> None:
+        mixed = dataclasses.replace(self_signed(tmp_path), key=self_signed(tmp_path, name="other").key)
+        result = headroom("check", with_certificate(tmp_path, mixed))
+        assert (result.exit_code, result.stdout) == (2, "")
+        assert "args.access.certificate_file and key_file cannot be used: the key in" in result.stderr
+        assert "line " in result.stderr
 
     @pytest.mark.parametrize("made", ["nothing", "no checkpoint", "outside"])
     def test_a_source_that_cannot_be_opened_is_a_problem_of_its_line(self, tmp_path: Path, made: str) -> None:

@@ -60,7 +60,8 @@ class Desk:
         return found.cache_ttl_s, found.cache_ttl_source.value
 
     def pin(self, body: object) -> int:
-        sent = ControlAsked(method="POST", path="/admin/cache/ttl", body=orjson.dumps(body))
+        raw = body if isinstance(body, bytes) else orjson.dumps(body)
+        sent = ControlAsked(method="POST", path="/admin/cache/ttl", body=raw)
         return self.desk.answer(sent).status
 
 
@@ -108,6 +109,10 @@ class TestAPin:
             ({"mode": FAST, "ttl_seconds": -1}, 400),
             ({"mode": FAST, "ttl_seconds": 366 * 86_400}, 400),
             ({"mode": FAST, "ttl_seconds": "NaN"}, 400),
+            (b'{"mode": "fast", "ttl_seconds": NaN}', 400),
+            (b'{"mode": "fast", "ttl_seconds": Infinity}', 400),
+            (b'{"mode": "fast", "ttl_seconds": 1e999}', 400),
+            (b"{", 400),
             ({"mode": FAST}, 400),
             ([], 400),
         ],

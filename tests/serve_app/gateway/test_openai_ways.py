@@ -6,12 +6,13 @@ import asyncio
 from typing import Any
 
 import pytest
-from openai import APIError, APITimeoutError, AsyncOpenAI, InternalServerError, OpenAI
+from openai import APIError, APITimeoutError, AsyncOpenAI, InternalServerError, OpenAI, RateLimitError
 from openai.types.chat import ChatCompletionMessageParam, ChatCompletionToolParam
 from pydantic import BaseModel, ValidationError
 
 from serve_app.engines.scripted import SCRIPTED, Behaviour
 from tests.serve_app.gateway.serving import Stage, stage, until
+from tests.serve_app.gateway.test_access import closed
 
 HI: list[ChatCompletionMessageParam] = [{"role": "user", "content": "hi"}]
 WEATHER: ChatCompletionToolParam = {
@@ -29,6 +30,21 @@ class Answer(BaseModel):
 
 def trying(on: Stage, max_retries: int, **options: Any) -> AsyncOpenAI:
     return AsyncOpenAI(base_url=f"{on.url}/v1", api_key="unused", max_retries=max_retries, **options)
+
+
+class Impatient(AsyncOpenAI):
+    """Retries at once, and remembers the `Retry-After` that it would have obeyed."""
+
+    def __init__(self, on: Stage, *, max_retries: int, api_key: str = "unused") -> None:
+        super().__init__(base_url=f"{on.url}/v1", api_key=api_key, max_retries=max_retries)
+        self.told_s: list[str | None] = []
+
+    def _calculate_retry_timeout(self, remaining_retries: int, options: Any, response_headers: Any = None) -> float:
+        obeyed_s = super()._calculate_retry_timeout(remaining_retries, options, response_headers)
+        told_s = response_headers.get("retry-after") if response_headers is not None else None
+        assert told_s is None or obeyed_s == float(told_s)
+        self.told_s.append(told_s)
+        return 0.0
 
 
 class TestTheStreamHelper:
@@ -138,6 +154,49 @@ class TestRetries:
             on.engine.behaviour = Behaviour.ERROR_500
             with pytest.raises(InternalServerError):
                 await client.chat.completions.create(model="mini", messages=HI)
+
+
+class TestRetryAfter:
+    async def test_of_a_model_that_starts_is_the_wait_of_the_client(self) -> None:
+        async with stage("mini") as on, Impatient(on, max_retries=2) as client:
+            with pytest.raises(InternalServerError):
+                await client.chat.completions.create(model="small", messages=HI)
+            assert client.told_s == ["5", "5"]
+
+    async def test_of_a_key_that_asked_too_often_is_the_wait_of_the_client(self) -> None:
+        async with closed() as (on, keys):
+            client = Impatient(on, max_retries=1, api_key=keys.key(requests_per_min=2))
+            for _ in range(2):
+                await client.chat.completions.create(model="fast", messages=HI)
+            with pytest.raises(RateLimitError):
+                await client.chat.completions.create(model="fast", messages=HI)
+            (told_s,) = client.told_s
+            assert 1 <= int(told_s or 0) <= 30
+            await client.close()
+
+
+class TestRawResponses:
+    async def test_have_the_heads_before_the_stream_is_read(self) -> None:
+        async with stage("mini") as on, on.client() as client:
+            async with client.chat.completions.with_streaming_response.create(
+                model="fast", messages=HI, stream=True
+            ) as raw:
+                assert (raw.headers["x-headroom-model"], raw.headers["x-headroom-cache"]) == ("mini", "miss")
+                lines = [line async for line in raw.iter_lines() if line]
+            assert lines[-1] == "data: [DONE]"
+
+
+class TestManyAtOnce:
+    async def test_each_get_their_own_answer(self) -> None:
+        async with stage("mini") as on, on.client() as client:
+            asked = (
+                client.chat.completions.create(
+                    model="mini", messages=[{"role": "user", "content": str(n)}], n=1 + n % 3
+                )
+                for n in range(30)
+            )
+            answers = await asyncio.gather(*asked)
+            assert [len(answer.choices) for answer in answers] == [1 + n % 3 for n in range(30)]
 
 
 class TestTheBlockingClient:

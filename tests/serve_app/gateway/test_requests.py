@@ -11,10 +11,16 @@ from hypothesis import strategies as st
 
 from serve_app.api.errors import ApiError
 from serve_app.api.fields import CHAT_FIELDS, REFUSED_FIELDS
+from serve_app.api.messages import _KEYS as _MESSAGE_KEYS
 from serve_app.api.requests import InferenceRequest, parse_request
 from serve_app.engines.protocol import Endpoint
 from tests.serve_app.gateway.builders import chat, parsed, refused
 
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=12,
+)
 _NESTED: dict[str, Any] = {}
 for _ in range(40):
     _NESTED = {"properties": {"a": _NESTED}}
@@ -40,6 +46,8 @@ class TestAField:
             ({"messages": "hi"}, "messages"),
             ({"messages": [{"role": "user"}]}, "messages[0]"),
             ({"messages": [{"role": "owner", "content": "x"}]}, "messages[0]"),
+            ({"messages": [{"role": {}, "content": "x"}]}, "messages[0]"),
+            ({"messages": [{"role": ["user"], "content": "x"}]}, "messages[0]"),
             ({"messages": [{"role": "user", "content": "x"}, {"role": "user", "content": 5}]}, "messages[1]"),
             ({"messages": [{"role": "user", "content": "x", "extra": 1}]}, "messages[0]"),
             ({"max_tokens": -1}, "max_tokens"),
@@ -162,13 +170,19 @@ class TestAGoodRequest:
         assert parsed(body, Endpoint.COMPLETION).num_choices == 6
 
     @given(
-        st.recursive(
-            st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=8),
-            lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
-            max_leaves=12,
-        ),
-        st.sampled_from(sorted(CHAT_FIELDS)),
+        st.lists(
+            st.dictionaries(st.sampled_from(sorted(_MESSAGE_KEYS)), ANYTHING | st.just("user"), max_size=4), max_size=3
+        )
     )
+    def test_or_a_refusal_is_what_any_value_in_a_message_gives(self, messages: Any) -> None:
+        try:
+            raw = orjson.dumps(chat() | {"messages": messages})
+        except TypeError:  # integers beyond 64 bits are no JSON of orjson's
+            return
+        request = parse_request(Endpoint.CHAT, raw)
+        assert isinstance(request, InferenceRequest) or request.status == 400
+
+    @given(ANYTHING, st.sampled_from(sorted(CHAT_FIELDS)))
     def test_or_a_refusal_is_what_any_value_of_any_field_gives(self, value: Any, name: str) -> None:
         try:
             raw = orjson.dumps(chat() | {name: value})

@@ -62,5 +62,19 @@ class TestARequestsTrace:
         assert not _written_anywhere(tmp_path, PROMPT)
 
 
+class TestATenant:
+    async def test_is_named_in_the_server_span_by_a_hash_and_only_where_there_are_keys(self, tmp_path: Path) -> None:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "tests.serve_app.gateway.tenants_program"),
+            env={**os.environ, "HEADROOM_TRACE_DIR": str(tmp_path)},
+        )
+        assert await process.wait() == 0
+        spans = sorted((span for span in read_spans(tmp_path) if span.kind == "server"), key=lambda span: span.start_ns)
+        nobody, ours, theirs, again = (span.attributes.get("headroom.tenant") for span in spans)
+        assert nobody is None
+        assert ours != theirs == again
+        assert not _written_anywhere(tmp_path, "theirs")
+
+
 def _written_anywhere(directory: Path, words: str) -> bool:
     return any(words in path.read_text() for path in directory.iterdir())
