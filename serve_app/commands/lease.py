@@ -191,7 +191,7 @@ def run(ctx: click.Context, /, *, program: tuple[str, ...], server: str, wait: b
 
 @contextmanager
 def _connected(server: str) -> Iterator[LeaseClient]:
-    from serve_app.commands.asking import KEY_VARIABLE
+    from serve_app.client.terms import KEY_VARIABLE
     from serve_app.leases.client import LeaseClient
 
     certificate = os.environ.get(CERTIFICATE_VARIABLE)

@@ -117,6 +117,7 @@ class Controller:
             guests=lambda: self._guests.by_device,
             act=self._act,
             health=self._lease_health,
+            submit_job=self._submit_job,
             access=self._access,
             gateways=self._publisher.gateway_urls,
             on_change=self._publish,
@@ -388,6 +389,9 @@ class Controller:
     async def _lease_health(self, _: dict[str, Any]) -> dict[str, Any]:
         told = await self.health()
         return {"status": "ok" if told["status"] == "ok" else "degraded", "reason": told["reason"] or told["status"]}
+
+    async def _submit_job(self, fields: dict[str, Any]) -> dict[str, Any]:
+        return await self._learning.jobs.calls.submit_rpc(fields)
 
     async def _act(self, action: ModelAction, model: str, trigger: Trigger) -> ModelAnswer:
         return await self._actions.act(action, model, trigger=trigger)

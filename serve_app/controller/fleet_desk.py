@@ -59,6 +59,7 @@ class FleetDesk:
         guests: Callable[[], Mapping[str, Mapping[str, int]]],
         act: Act,
         health: Handler,
+        submit_job: Handler,
         access: AccessDesk,
         gateways: Callable[[], Sequence[str]],
         on_change: Callable[[], None],
@@ -110,6 +111,7 @@ class FleetDesk:
             conditions=self.conditions,
             act=act,
             health=health,
+            submit_job=submit_job,
             access=access,
             gateways=gateways,
         )

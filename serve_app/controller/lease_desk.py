@@ -72,6 +72,7 @@ class LeaseDesk:
         conditions: Callable[[], Conditions],
         act: Act,
         health: Handler,
+        submit_job: Handler,
         access: AccessDesk,
         gateways: Callable[[], Sequence[str]],
     ) -> None:
@@ -94,7 +95,12 @@ class LeaseDesk:
             observer=self,
         )
         self._inference = Inference(gateways)
-        by_rpc: dict[str, Handler] = {"GetHealth": health, "LoadModel": self._load, "UnloadModel": self._unload}
+        by_rpc: dict[str, Handler] = {
+            "GetHealth": health,
+            "LoadModel": self._load,
+            "UnloadModel": self._unload,
+            "SubmitJob": submit_job,
+        }
         self._handlers = Handlers(by_rpc=by_rpc, inference=self._inference)
         self._calls = LeaseCalls(self._service, self._handlers)
         self._servers: list[GrpcServer | ZeromqServer] = []

@@ -103,6 +103,7 @@ async def deploy(pair: Pair, client: ReplicaClient, url: str, *, reload: str) ->
             publish=stand_in,
             judge=stand_in,
             watch=stand_in,
+            checks=stand_in,
             backup=files,
             clock=stand_in,
         )

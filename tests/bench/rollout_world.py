@@ -23,7 +23,7 @@ from serve_app.rollout.replica_client import ReplicaClient
 from serve_app.rollout.service import Checkpoint
 from serve_app.rollout.ship import Shipper
 from serve_app.rollout.ship_parcel import Packed
-from serve_app.rollout.triggers import Signals, Traffic
+from serve_app.rollout.triggers import CheckFound, Signals, Traffic
 from serve_app.rollout.world import Loaded, Replica
 from serve_app.training.checkpoints import verify_checkpoint
 from serve_app.training.deployed import write_deployed
@@ -128,7 +128,7 @@ class OneReplica:
 
 
 class ControllerStandIn:
-    """`world.Publish`, `Judge`, `Watch`, `Clock` and the catalog: the commit is one SQLite write and the link.
+    """`world.Publish`, `Judge`, `Watch`, `Checks`, `Clock`, the catalog: a commit is one SQLite write and the link.
 
     `said` is what each version says to the fixed prompts.
     """
@@ -148,7 +148,7 @@ class ControllerStandIn:
     async def committed(self, model: str) -> str:
         return self._serving.weights.version
 
-    async def commit(self, model: str, weights: Weights) -> None:
+    async def commit(self, model: str, weights: Weights, *, words: Fingerprint | None) -> None:
         self._db.execute("INSERT OR REPLACE INTO served VALUES (?, ?)", (model, weights.path))
         self._serving = Checkpoint(weights=weights, expected=self._said[weights.version])
         write_deployed(Path(weights.path).parent, Path(weights.path))
@@ -158,6 +158,9 @@ class ControllerStandIn:
 
     async def test_set(self, model: str, replica: Replica, *, traceparent: str | None) -> float | None:
         return None
+
+    async def found(self, rollout_id: int, model: str) -> tuple[CheckFound, ...] | None:
+        return ()
 
     async def signals(self, model: str) -> Signals:
         return Signals()

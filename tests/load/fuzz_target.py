@@ -20,6 +20,7 @@ from serve_app.controller.cache_desk import CacheDesk
 from serve_app.gateway.standalone import NoController, standalone_settings
 from serve_app.jobs.rest import JobCalls
 from serve_app.leases.calls import LeaseCalls
+from serve_app.leases.keyring import ANYBODY
 from serve_app.leases.rest import answer_rest
 from serve_app.leases.service import LeaseService
 from serve_app.rollout.rest import answer_rollouts
@@ -94,6 +95,6 @@ class PartsOfAController(NoController):
 
     async def _answer_leases(self, asked: ControlAsked) -> ControlAnswer:
         answer: Any = await answer_rest(
-            LeaseCalls(self._leases), method=asked.method, path=asked.path, query=asked.query, body=asked.body
+            LeaseCalls(self._leases), ANYBODY, method=asked.method, path=asked.path, query=asked.query, body=asked.body
         )
         return ControlAnswer(status=answer.status, body=answer.body, headers=answer.headers)
