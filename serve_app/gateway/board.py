@@ -92,14 +92,12 @@ class FlightBoard:
         if self._engines.loads.takes_none(decision.backends):
             return throttled(decision.model)
         bulkheads, room = self._engines.bulkheads, decision.room
-        retry_after_s = bulkheads.retry_after_s(room)
+        too_late = bulkheads.num_queued(room) and bulkheads.wait_s(room) > self._patience_s(decision)
         if not bulkheads.has_room(room, ""):
-            return overloaded(decision.model, retry_after_s=retry_after_s)
+            return overloaded(decision.model, retry_after_s=bulkheads.retry_after_s(room))
         if not bulkheads.has_room(room, tenant):
-            return tenant_overloads(decision.model, retry_after_s=retry_after_s)
-        if bulkheads.num_queued(room) and bulkheads.wait_s(room) > self._patience_s(decision):
-            return overloaded(decision.model, retry_after_s=retry_after_s)
-        return None
+            return tenant_overloads(decision.model, retry_after_s=bulkheads.retry_after_s(room))
+        return overloaded(decision.model, retry_after_s=bulkheads.retry_after_s(room)) if too_late else None
 
     def _patience_s(self, decision: Decision) -> float:
         """A third of the mode's target may pass waiting: later its answer would come too late to keep the promise."""

@@ -89,7 +89,7 @@ class Run:
         self._asked_rest_s = 0
         self._first_byte_s: float | None = None
         self._status = 0
-        self._is_stream = False
+        self._is_stream = self._are_events = False
         self._answered: Answered = decision
         self._parts: list[bytes] = []
         self._num_bytes = 0
@@ -107,7 +107,7 @@ class Run:
         self._is_queued = True
         limit = sum(min(one.max_num_seqs, one.max_in_flight or one.max_num_seqs) for one in self._decision.backends)
         self._is_starting = True
-        self._engines.bulkheads.enter(self._decision.room, limit=limit, ticket=self._ticket)
+        self._engines.bulkheads.enter(self._ticket.room, limit=limit, ticket=self._ticket)
         self._is_starting = False
 
     def cancel(self) -> None:
@@ -172,6 +172,7 @@ class Run:
         backend = self._backend
         assert backend is not None
         self._drop_attempt(abort=True, verdict=Verdict.UNKNOWN if rest_s else Verdict.BAD)
+        self._forget_answer()
         if rest_s:
             self._engines.loads.rest(backend.replica, rest_s)
             self._rest_s = max(self._rest_s, rest_s)
@@ -198,6 +199,9 @@ class Run:
             took_s = self._loop.time() - self._sent_s if verdict is Verdict.GOOD else None
             self._engines.loads.end(self._backend.replica, verdict, probe=self._is_probe, took_s=took_s)
             self._backend = None
+
+    def _forget_answer(self) -> None:
+        """What the lost replica has sent: none of it was handed on."""
         self._status = 0
         self._parts.clear()
         self._num_bytes = 0
@@ -210,24 +214,23 @@ class Run:
         self._status = status
         self._asked_rest_s = _seconds(headers.get(_RETRY_AFTER, b""))
         self._is_stream = headers.get(b"content-type", b"").startswith(b"text/event-stream")
+        self._are_events = self._is_stream and self._decision.stream and status == HTTPStatus.OK
         version = headers.get(_VERSION, b"").decode("latin-1")
         self._answered = self._origin(version) if version else self._decision
 
     def on_data(self, data: bytes) -> None:
         self._hear()
-        if self._status == HTTPStatus.OK and self._is_stream and self._decision.stream:
-            self._on_events(self._splitter.feed(data))
-            held_bytes = self._splitter.held_bytes
-        else:
+        if not self._are_events:
             self._parts.append(data)
             self._num_bytes += len(data)
-            held_bytes = self._num_bytes
-        if held_bytes > MAX_PIECE_BYTES and not self._over:
-            self._break(too_large(self._decision.model, MAX_PIECE_BYTES))
+            self._limit(self._num_bytes)
+        elif events := self._splitter.feed(data):
+            self._on_events(events)
+        else:
+            self._limit(self._splitter.held_bytes)
 
     def on_end(self) -> None:
-        connection, self._connection = self._connection, None
-        del connection  # the pool has it again
+        self._connection = None  # the pool has it again
         if self._status == HTTPStatus.OK:
             self._end_of_stream() if self._decision.stream else self._end_of_unary()
         elif self._status == HTTPStatus.SERVICE_UNAVAILABLE:
@@ -247,6 +250,10 @@ class Run:
         else:
             self._replace()
 
+    def _limit(self, held_bytes: int) -> None:
+        if held_bytes > MAX_PIECE_BYTES and not self._over:
+            self._break(too_large(self._decision.model, MAX_PIECE_BYTES))
+
     # the answer
 
     def _hear(self) -> None:
@@ -257,14 +264,14 @@ class Run:
             loads.heard(self._backend.replica)
 
     def _on_events(self, events: bytes) -> None:
-        if not events or self._over:
+        if self._over:
             return
         rest, usage = sse.take_usage(events)
-        self._tokens = read_usage(usage) or self._tokens
-        if not self._decision.include_usage:
-            events = rest
-        if not events:
-            return
+        if usage is not None:
+            self._tokens = read_usage(usage)
+            events = events if self._decision.include_usage else rest
+            if not events:
+                return
         if self._first_byte_s is None:
             self._first_byte()
         self._last_event = events
