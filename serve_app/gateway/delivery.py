@@ -45,9 +45,7 @@ def deliver(
     flight: Flight, client: Client, *, answering: Answered, stream: bool, state: CacheState
 ) -> Awaitable[Delivered]:
     """Send what the flight brings. Whoever reads last and leaves early ends the run."""
-    return while_client_stays(
-        flight, client, lambda reader: _send(flight, reader, client, answering, stream, state)
-    )
+    return while_client_stays(flight, client, lambda reader: _send(flight, reader, client, answering, stream, state))
 
 
 async def while_client_stays(flight: Flight, client: Client, work: Callable[[Reader], Awaitable[T]]) -> T:
