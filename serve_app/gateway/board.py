@@ -13,9 +13,10 @@ from typing import Final
 from serve_app.api.errors import ApiError
 from serve_app.gateway.answer_headers import CacheState
 from serve_app.gateway.cache import Entry, Store
-from serve_app.gateway.decide import OVERLOADED, Bypass, Decision, overloaded, tenant_overloads, throttled, too_many
+from serve_app.gateway.decide import Bypass, Decision
 from serve_app.gateway.flight import Flight
 from serve_app.gateway.meters import Meters
+from serve_app.gateway.overload import OVERLOADED, overloaded, tenant_overloads, throttled, too_many
 from serve_app.gateway.routing_table import Backend
 from serve_app.gateway.run import Run
 from serve_app.gateway.run_terms import Engines, Report
