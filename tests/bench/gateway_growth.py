@@ -210,8 +210,8 @@ def plot(
         Series(name="replicas", points=tuple((row.num_replicas, row.cached_us) for row in by_replicas)),
     ]
     PLOT.parent.mkdir(exist_ok=True)
-    title = "Cached request by tenants and by replicas; look-up alone by entries"
-    growth_plot(series, title=title, x="tenants, entries, gateway replicas", y="CPU µs").save(PLOT)
+    title = "CPU microseconds: cached request by tenants and by replicas, look-up alone by entries"
+    growth_plot(series, title=title, x="tenants, entries, gateway replicas", y="").save(PLOT)
 
 
 def show(
