@@ -214,26 +214,31 @@ def plot(
     growth_plot(series, title=title, x="tenants, entries, gateway replicas", y="").save(PLOT)
 
 
-def show(
-    by_tenants: Sequence[TenantsRow], by_entries: Sequence[EntriesRow], by_replicas: Sequence[ReplicasRow]
-) -> None:
+def show_tenants(rows: Sequence[TenantsRow]) -> None:
     print(f"{'tenants':>10} {'cached µs':>10} {'forwarded µs':>13}")
-    for tenant in by_tenants:
-        print(f"{tenant.num_tenants:10,} {tenant.cached_us:10.1f} {tenant.forwarded_us:13.1f}")
+    for row in rows:
+        print(f"{row.num_tenants:10,} {row.cached_us:10.1f} {row.forwarded_us:13.1f}", flush=True)
+
+
+def show_entries(rows: Sequence[EntriesRow]) -> None:
     print(f"\n{'entries':>10} {'kept':>8} {'bound MiB':>10} {'RSS MiB':>8} {'put µs':>8} {'look-up µs':>11}")
-    for entry in by_entries:
+    for row in rows:
         print(
-            f"{entry.num_entries:10,} {entry.num_kept:8,} {entry.num_bytes / _MIB:10.1f} {entry.rss_bytes / _MIB:8.1f} "
-            f"{entry.put_us:8.2f} {entry.look_up_us:11.2f}"
+            f"{row.num_entries:10,} {row.num_kept:8,} {row.num_bytes / _MIB:10.1f} {row.rss_bytes / _MIB:8.1f} "
+            f"{row.put_us:8.2f} {row.look_up_us:11.2f}",
+            flush=True,
         )
+
+
+def show_replicas(rows: Sequence[ReplicasRow]) -> None:
     print(f"\nstand-alone gateway processes on {len(os.sched_getaffinity(0))} shared cores, {NUM_CLIENTS} clients")
     print(f"{'replicas':>10} {'idle MiB':>9} {'cached/s':>9} {'µs':>7} {'uncached/s':>11} {'µs':>7} {'errors':>7}")
-    for row in by_replicas:
+    for row in rows:
         print(
             f"{row.num_replicas:10} {row.idle_pss_bytes / _MIB:9.1f} {row.cached_per_s:9.0f} {row.cached_us:7.0f} "
-            f"{row.uncached_per_s:11.0f} {row.uncached_us:7.0f} {row.num_errors:7}"
+            f"{row.uncached_per_s:11.0f} {row.uncached_us:7.0f} {row.num_errors:7}",
+            flush=True,
         )
-    print(f"\nplot: {PLOT.name}")
 
 
 def main() -> None:
@@ -242,10 +247,13 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="fewer requests, shorter loads")
     asked = parser.parse_args()
     by_tenants = [tenants(number, times=500 if asked.quick else 4_000) for number in TENANTS]
+    show_tenants(by_tenants)
     by_entries = [entries(number) for number in ENTRIES]
+    show_entries(by_entries)
     by_replicas = [replicas(number, duration_s=2 if asked.quick else 5) for number in REPLICAS]
+    show_replicas(by_replicas)
     plot(by_tenants, by_entries, by_replicas)
-    show(by_tenants, by_entries, by_replicas)
+    print(f"\nplot: {PLOT.name}")
     if asked.json:
         told = {
             "tenants": [asdict(tenant) for tenant in by_tenants],

@@ -97,7 +97,11 @@ def main() -> int:
     parser.add_argument("--address", help="of a running cluster, instead of the stand-alone gateway")
     asked = parser.parse_args()
     end_services_on_sigterm()
-    rounds = Rounds(num_rounds=3, duration_s=2, warm_up_s=3) if asked.quick else Rounds(num_rounds=6, duration_s=4, warm_up_s=3)
+    rounds = (
+        Rounds(num_rounds=3, duration_s=2, warm_up_s=3)
+        if asked.quick
+        else Rounds(num_rounds=6, duration_s=4, warm_up_s=3)
+    )
     try:
         rows = run(rounds=rounds, address=asked.address)
     except (NoEnvironment, ServiceFailed, WrongAnswers) as error:
