@@ -1,6 +1,6 @@
 """One engine run: sends a decided request to a replica and feeds what comes back into a flight.
 
-A state machine driven by the connection (`Sink`) and one timer; nothing here awaits but a new connection.
+A state machine driven by the connection (`Sink`) and one timer; nothing here awaits.
 Where the model has all it can take, the run waits in its bulkhead first. Before the first byte a lost replica is
 replaced (`attempts`); after it the answer ends with an error event. Knows neither cache nor client.
 """
