@@ -182,6 +182,11 @@ class Gateway:
     def store(self) -> Store:
         return self._store
 
+    @property
+    def pool(self) -> Pool:
+        """Connections to engines and to other gateways."""
+        return self._pool
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return

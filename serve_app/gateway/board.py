@@ -13,9 +13,10 @@ from typing import Final
 from serve_app.api.errors import ApiError
 from serve_app.gateway.answer_headers import CacheState
 from serve_app.gateway.cache import Entry, Store
-from serve_app.gateway.decide import OVERLOADED, Bypass, Decision, overloaded, tenant_overloads, throttled, too_many
+from serve_app.gateway.decide import Bypass, Decision
 from serve_app.gateway.flight import Flight
 from serve_app.gateway.meters import Meters
+from serve_app.gateway.overload import OVERLOADED, overloaded, tenant_overloads, throttled, too_many
 from serve_app.gateway.routing_table import Backend
 from serve_app.gateway.run import Run
 from serve_app.gateway.run_terms import Engines, Report
@@ -100,14 +101,12 @@ class FlightBoard:
         if self._engines.loads.takes_none(decision.backends):
             return throttled(decision.model)
         bulkheads, room = self._engines.bulkheads, decision.room
-        retry_after_s = bulkheads.retry_after_s(room)
+        too_late = bulkheads.num_queued(room) and bulkheads.wait_s(room) > self._patience_s(decision)
         if not bulkheads.has_room(room, ""):
-            return overloaded(decision.model, retry_after_s=retry_after_s)
+            return overloaded(decision.model, retry_after_s=bulkheads.retry_after_s(room))
         if not bulkheads.has_room(room, tenant):
-            return tenant_overloads(decision.model, retry_after_s=retry_after_s)
-        if bulkheads.num_queued(room) and bulkheads.wait_s(room) > self._patience_s(decision):
-            return overloaded(decision.model, retry_after_s=retry_after_s)
-        return None
+            return tenant_overloads(decision.model, retry_after_s=bulkheads.retry_after_s(room))
+        return overloaded(decision.model, retry_after_s=bulkheads.retry_after_s(room)) if too_late else None
 
     def _patience_s(self, decision: Decision) -> float:
         """A third of the mode's target may pass waiting: later its answer would come too late to keep the promise."""

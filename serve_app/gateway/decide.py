@@ -10,13 +10,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from hashlib import blake2b
-from http import HTTPStatus
 from typing import Any, TypedDict
 
 import orjson
 
 from serve_app.access.authorize import not_allowed
-from serve_app.api.errors import ApiError, Origin, Outcome, conflict, invalid, not_found, unavailable
+from serve_app.api.errors import ApiError, Origin, conflict, invalid, not_found, unavailable
 from serve_app.api.requests import InferenceRequest
 from serve_app.config.settings import ModeSettings
 from serve_app.engines.protocol import Endpoint
@@ -31,7 +30,6 @@ MODE_HEADER = "x-headroom-mode"
 VERSION_HEADER = "x-headroom-weights-version"
 DOWNSHIFT_HEADER = "x-headroom-downshift"
 NOT_READY_RETRY_S = 5
-OVERLOADED = "overloaded"
 PREFIX_CHARS = 1024
 
 
@@ -330,52 +328,3 @@ def _as_sent(fields: dict[str, Any], request: InferenceRequest, terms: Terms) ->
     if terms.salt is not None:
         added["cache_salt"] = terms.salt
     return {**fields, **added} if added else fields
-
-
-def too_many(limit: int) -> ApiError:
-    """503 of a gateway replica that already has `limit` runs in flight."""
-    return ApiError(
-        status=HTTPStatus.SERVICE_UNAVAILABLE,
-        message=f"This gateway already has {limit} requests in flight. Try again in a second.",
-        type="server_error",
-        code="overloaded",
-        retry_after_s=1,
-        outcome=Outcome.REJECTED,
-    )
-
-
-def overloaded(model: str, *, retry_after_s: int, waited: bool = False) -> ApiError:
-    """503 of a model with more requests than it can answer in time."""
-    reason = "The request waited for it as long as it may." if waited else "Its queue is full."
-    return ApiError(
-        status=HTTPStatus.SERVICE_UNAVAILABLE,
-        message=f"The model '{model}' has more requests than it can answer. {reason} Try again in {retry_after_s} s.",
-        type="server_error",
-        code=OVERLOADED,
-        retry_after_s=retry_after_s,
-        outcome=Outcome.REJECTED,
-    )
-
-
-def tenant_overloads(model: str, *, retry_after_s: int) -> ApiError:
-    """429 of a tenant that fills its part of a queue in which others wait too."""
-    return ApiError(
-        status=HTTPStatus.TOO_MANY_REQUESTS,
-        message=f"Your requests fill your part of the queue of '{model}'. Try again in {retry_after_s} s.",
-        type="rate_limit_error",
-        code="rate_limit_exceeded",
-        retry_after_s=retry_after_s,
-        outcome=Outcome.REJECTED,
-    )
-
-
-def throttled(model: str) -> ApiError:
-    """503 while every device that the model runs on is throttled and has all the requests it may take."""
-    return ApiError(
-        status=HTTPStatus.SERVICE_UNAVAILABLE,
-        message=f"The devices of '{model}' are throttled and take no more requests now. Try again in a second.",
-        type="server_error",
-        code="device_throttled",
-        retry_after_s=1,
-        outcome=Outcome.REJECTED,
-    )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TypeVar
@@ -42,11 +41,11 @@ class Client:
         return Delivered(error.status, error.outcome)
 
 
-async def deliver(flight: Flight, client: Client, *, answering: Answered, stream: bool, state: CacheState) -> Delivered:
+def deliver(
+    flight: Flight, client: Client, *, answering: Answered, stream: bool, state: CacheState
+) -> Awaitable[Delivered]:
     """Send what the flight brings. Whoever reads last and leaves early ends the run."""
-    return await while_client_stays(
-        flight, client, lambda reader: _send(flight, reader, client, answering, stream, state)
-    )
+    return while_client_stays(flight, client, lambda reader: _send(flight, reader, client, answering, stream, state))
 
 
 async def while_client_stays(flight: Flight, client: Client, work: Callable[[Reader], Awaitable[T]]) -> T:
@@ -61,10 +60,9 @@ async def while_client_stays(flight: Flight, client: Client, work: Callable[[Rea
 
 
 async def _watch(receive: Receive, reader: Reader) -> None:
-    with contextlib.suppress(asyncio.CancelledError):
-        while (await receive())["type"] != DISCONNECT:
-            pass
-        reader.leave()
+    while (await receive())["type"] != DISCONNECT:
+        pass
+    reader.leave()
 
 
 async def _send(

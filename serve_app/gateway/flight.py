@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
+from itertools import islice
 from typing import Final
 
 from serve_app.api.errors import ApiError
@@ -72,7 +73,7 @@ class Flight:
             self.keeps = False  # too large to share or store; whoever is here reads on
             self._drop_read()
         self._wake()
-        if not self.keeps and self._lags():
+        if self._may_lag and self._lags():
             self._on_lag(True)
 
     def finish(self, *, broken: ApiError | None = None) -> None:
@@ -121,19 +122,28 @@ class Flight:
         skip = reader.position - self._first
         if skip >= len(self._chunks):
             return b""
-        data = b"".join(list(self._chunks)[skip:]) if len(self._chunks) - skip > 1 else self._chunks[-1]
+        data = b"".join(islice(self._chunks, skip, None)) if len(self._chunks) - skip > 1 else self._chunks[-1]
         reader.position = self._first + len(self._chunks)
         reader.num_bytes = self.num_bytes
         if not self.keeps:
             self._drop_read()
-            self._on_lag(self._lags())
+            if self._may_lag:
+                self._on_lag(self._lags())
         return data
+
+    @property
+    def _may_lag(self) -> bool:
+        """Most answers are shorter than what a reader may leave unread: of these nobody is asked."""
+        return self.num_bytes > MAX_LAG_BYTES and not self.keeps
 
     def _lags(self) -> bool:
         return any(self.num_bytes - reader.num_bytes > MAX_LAG_BYTES for reader in self._readers)
 
     def _drop_read(self) -> None:
-        end = min((reader.position for reader in self._readers), default=self._first + len(self._chunks))
+        if len(self._readers) == 1:
+            end = self._readers[0].position
+        else:
+            end = min((reader.position for reader in self._readers), default=self._first + len(self._chunks))
         while self._first < end:
             self._chunks.popleft()
             self._first += 1
@@ -189,12 +199,10 @@ class Reader:
         self.gone = True
         self.wake()
 
-    async def _wait(self) -> None:
+    def _wait(self) -> asyncio.Future[None]:
+        """To be awaited as it is: a coroutine around it would be one more frame to go through for every event."""
         self._waiter = asyncio.get_running_loop().create_future()
-        try:
-            await self._waiter
-        finally:
-            self._waiter = None
+        return self._waiter
 
 
 def _nothing() -> None:

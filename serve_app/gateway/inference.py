@@ -7,23 +7,22 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from http import HTTPStatus
 from typing import Any, Final
 
 import orjson
 
-from serve_app.access.authorize import LOCAL, Caller
+from serve_app.access.authorize import LOCAL
 from serve_app.api.errors import ApiError, Outcome, unavailable
 from serve_app.api.requests import parse_request
 from serve_app.api.wire import RouteAsked
 from serve_app.engines.protocol import Endpoint
-from serve_app.gateway.admission import Admission, pin_refusal, salt_of, tenant_mark
+from serve_app.gateway.admission import Admission, pin_refusal, tenant_mark
 from serve_app.gateway.answer_headers import CacheState, Headers, own_headers, similar_headers
-from serve_app.gateway.asgi import BODY, START, Asked, BodyReader, Receive, Scope, Send, read_headers
+from serve_app.gateway.asgi import BODY, START, BodyReader, Receive, Scope, Send, read_headers
 from serve_app.gateway.board import FlightBoard, may_read
 from serve_app.gateway.cache import Entry, ReadyEntry, Store
-from serve_app.gateway.cache_control import NOTHING_SAID, read_cache_control
 from serve_app.gateway.cache_key import owner
 from serve_app.gateway.catalog import Catalog
 from serve_app.gateway.decide import Asleep, Bypass, Decision, Terms, decide
@@ -39,30 +38,13 @@ from serve_app.gateway.routing_table import Peer, RoutingTable
 from serve_app.gateway.run_terms import Engines, Report
 from serve_app.gateway.semantic_cache import SemanticCache, Similar, asks_for_similar
 from serve_app.gateway.steering import Steering
+from serve_app.gateway.visit import Visit
 from serve_app.gateway.waker import RETRY_AFTER_S, Waker
 from tracing import names
-from tracing.spans import RequestTrace, RouteSpan, begin_request
+from tracing.spans import RouteSpan, begin_request
 
 _METHOD = "POST"
 _DOWNSHIFTED_FROM: Final = b"x-headroom-downshifted-from"
-
-
-@dataclass(slots=True, kw_only=True)
-class Visit:
-    """One request while it is here. `decision` is None until it is known where it goes."""
-
-    endpoint: Endpoint
-    client: Client
-    asked: Asked
-    trace: RequestTrace
-    headers: Headers
-    started_s: float
-    caller: Caller = LOCAL
-    internal: bool = False
-    relayed: bool = False
-    decision: Decision | None = None
-    away_s: float | None = 0.0
-    """Spent in engines and in waiting for them, in seconds; None: in a run that another request began."""
 
 
 class Inference:
@@ -224,7 +206,7 @@ class Inference:
         request = parse_request(visit.endpoint, body)
         if isinstance(request, ApiError):
             return request
-        decision = decide(request, _terms(asked, caller), self._catalog)
+        decision = decide(request, visit.terms(), self._catalog)
         if isinstance(decision, Decision) and decision.key is not None and decision.bypass is None:
             self._memo.put(memo_key, decision)
         return decision
@@ -251,7 +233,7 @@ class Inference:
         why = self._steering.why(decision)
         if why is None:
             return decision
-        lower = self._steering.lower(decision, _terms(visit.asked, visit.caller), body, why)
+        lower = self._steering.lower(decision, visit.terms(), body, why)
         if lower is None:
             return decision
         assert lower.downshifted_from is not None
@@ -377,26 +359,6 @@ async def _left(receive: Receive) -> None:
     """Returns when the client has left; its body has been read, so nothing else can come."""
     while (await receive())["type"] != "http.disconnect":
         pass
-
-
-def _terms(asked: Asked, caller: Caller) -> Terms:
-    wanted = NOTHING_SAID if asked.cache_control is None else read_cache_control(asked.cache_control)
-    return Terms(
-        tenant=caller.tenant,
-        models=caller.grant.models,
-        salt=salt_of(caller),
-        mode=_text(asked.mode),
-        pinned=_text(asked.version),
-        may_downshift=asked.may_downshift,
-        no_store=wanted.no_store,
-        no_cache=wanted.no_cache,
-        may_be_similar=not wanted.no_semantic,
-        max_age_s=wanted.max_age_s,
-    )
-
-
-def _text(value: bytes | None) -> str | None:
-    return value.decode("latin-1").strip() if value is not None else None
 
 
 _FORBIDDEN = ApiError(

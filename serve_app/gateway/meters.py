@@ -10,11 +10,10 @@ from dataclasses import dataclass
 
 from serve_app.api.errors import Outcome
 from serve_app.gateway.answer_headers import CacheState
-from serve_app.gateway.answers import Tokens
 from serve_app.gateway.run_terms import Report
 from serve_app.gateway.version_meters import VersionMeters
 from tracing import names
-from tracing.metrics import CounterCell, HistogramCell, Recorder
+from tracing.metrics import CounterCell, GaugeCell, HistogramCell, Recorder
 
 NO_MODEL = "none"
 """Label `model` of a request that was refused before a model was chosen."""
@@ -34,6 +33,27 @@ class CacheCounts:
     """Of misses those for which an answer to a similar question was looked for; their hits are in `misses` too."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _RunCells:
+    """What every engine run of one model counts."""
+
+    in_flight: GaugeCell
+    input: CounterCell
+    output: CounterCell
+    cached: CounterCell
+    first_token: HistogramCell
+
+    @classmethod
+    def of(cls, recorder: Recorder, model: str) -> _RunCells:
+        return cls(
+            in_flight=recorder.gauge(names.REQUESTS_IN_FLIGHT, model),
+            input=recorder.counter(names.TOKENS, model, "input"),
+            output=recorder.counter(names.TOKENS, model, "output"),
+            cached=recorder.counter(names.TOKENS, model, "cached"),
+            first_token=recorder.histogram(names.TIME_TO_FIRST_TOKEN, model),
+        )
+
+
 class Meters:
     def __init__(self, recorder: Recorder, *, modes: Iterable[str], cache_type: str) -> None:
         self._recorder = recorder
@@ -43,6 +63,7 @@ class Meters:
         self._inference: dict[tuple[str, str, Outcome], CounterCell] = {}
         self._overhead = recorder.histogram(names.GATEWAY_OVERHEAD)
         self._durations: dict[tuple[str, str], tuple[HistogramCell, CounterCell]] = {}
+        self._runs: dict[str, _RunCells] = {}
         self.cache: dict[str, CacheCounts] = {}
         self._cache_cells: dict[str, tuple[CounterCell, CounterCell, CounterCell]] = {}
         self.cache[names.NO_MODE] = CacheCounts()
@@ -141,26 +162,30 @@ class Meters:
         self._recorder.counter(names.DOWNSHIFTS, came_from, to).inc()
 
     def run_began(self, model: str) -> None:
-        self._recorder.gauge(names.REQUESTS_IN_FLIGHT, model).inc()
+        self._cells_of(model).in_flight.inc()
 
     def run_ended(self, model: str, report: Report, *, stream: bool) -> None:
-        self._recorder.gauge(names.REQUESTS_IN_FLIGHT, model).dec()
+        cells = self._cells_of(model)
+        cells.in_flight.dec()
         if report.num_retries:
             self._recorder.counter(names.RETRIES, model).inc(report.num_retries)
         if report.tokens is not None:
-            self._tokens(model, report.tokens)
+            cells.input.inc(report.tokens.input)
+            cells.output.inc(report.tokens.output)
+            cells.cached.inc(report.tokens.cached)
         if not stream or report.first_byte_s is None:
             return
-        self._recorder.histogram(names.TIME_TO_FIRST_TOKEN, model).observe(report.first_byte_s)
+        cells.first_token.observe(report.first_byte_s)
         num_later = report.tokens.output - 1 if report.tokens else 0
         if num_later > 0 and report.failure is None:
             per_token_s = (report.duration_s - report.first_byte_s) / num_later
             self._recorder.histogram(names.TIME_PER_OUTPUT_TOKEN, model).observe(per_token_s)
 
-    def _tokens(self, model: str, tokens: Tokens) -> None:
-        self._recorder.counter(names.TOKENS, model, "input").inc(tokens.input)
-        self._recorder.counter(names.TOKENS, model, "output").inc(tokens.output)
-        self._recorder.counter(names.TOKENS, model, "cached").inc(tokens.cached)
+    def _cells_of(self, model: str) -> _RunCells:
+        cells = self._runs.get(model)
+        if cells is None:
+            cells = self._runs[model] = _RunCells.of(self._recorder, model)
+        return cells
 
     def _new_cache_cells(self, mode: str) -> tuple[CounterCell, CounterCell, CounterCell]:
         labels = (mode, self._cache_type)

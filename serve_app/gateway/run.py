@@ -1,16 +1,14 @@
 """One engine run: sends a decided request to a replica and feeds what comes back into a flight.
 
-A state machine driven by the connection (`Sink`) and one timer; nothing here awaits but a new connection.
+A state machine driven by the connection (`Sink`) and one timer; nothing here awaits.
 Where the model has all it can take, the run waits in its bulkhead first. Before the first byte a lost replica is
-replaced once by another of the same model; after it the answer ends with an error event. Knows neither cache nor
-client.
+replaced (`attempts`); after it the answer ends with an error event. Knows neither cache nor client.
 """
 
 from __future__ import annotations
 
 import asyncio
-import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from typing import Final
 
@@ -18,7 +16,6 @@ from serve_app.api.errors import ApiError, Outcome, timed_out
 from serve_app.gateway import sse
 from serve_app.gateway.answer_headers import Answered
 from serve_app.gateway.answers import (
-    RETRY_S,
     Tokens,
     died_midway,
     no_completion,
@@ -26,23 +23,19 @@ from serve_app.gateway.answers import (
     read_unary,
     read_usage,
     too_large,
-    went_away,
 )
+from serve_app.gateway.attempts import Attempts
 from serve_app.gateway.breakers import Verdict
 from serve_app.gateway.bulkheads import Ticket
-from serve_app.gateway.decide import Decision, overloaded
+from serve_app.gateway.decide import Decision
 from serve_app.gateway.flight import Flight
+from serve_app.gateway.overload import overloaded
 from serve_app.gateway.routing_table import Backend
 from serve_app.gateway.run_terms import Engines, Origin, Report
-from serve_app.gateway.upstream import Connection, address_of
 from serve_app.gateway.version_meters import BLAMELESS
 
 MAX_PIECE_BYTES: Final = 64 * 1024 * 1024
 """Largest unary answer, and largest single event of a stream."""
-
-MAX_RETRIES: Final = 1
-BACKOFF_S: Final = 0.025
-"""Longest pause before the first retry; it doubles with each further one. The pause is drawn from 0 to that."""
 
 _RETRY_AFTER: Final = b"retry-after"
 _VERSION: Final = b"x-headroom-weights-version"
@@ -65,31 +58,22 @@ class Run:
         self._engines = engines
         self._decision = decision
         self._flight = flight
-        self._request_head = request_head
+        self._attempts = Attempts(
+            engines=engines, decision=decision, request_head=request_head, sink=self, on_failed=self._fail
+        )
         self._on_ended = on_ended
         self._loop = asyncio.get_running_loop()
         self._deadlines = engines.deadlines_of(decision.settings)
         self._ticket = Ticket(decision.room, tenant, self._admitted)
         self._is_queued = False
         self._is_starting = False
-        self._waiting_backends: Iterator[Backend] = iter(())
-        self._num_retries = 0
-        self._rest_s = 0
-        self._is_probe = False
-        self._sent_s = 0.0
-        self._backend: Backend | None = None
-        self._last_backend: Backend | None = None
-        self._connection: Connection | None = None
-        self._connecting: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
-        self._pause: asyncio.TimerHandle | None = None
         self._made_s = self._heard_s = self._loop.time()
-        self._told_s = -math.inf
         self._queued_s = 0.0
         self._asked_rest_s = 0
         self._first_byte_s: float | None = None
         self._status = 0
-        self._is_stream = False
+        self._is_stream = self._are_events = False
         self._answered: Answered = decision
         self._parts: list[bytes] = []
         self._num_bytes = 0
@@ -107,97 +91,28 @@ class Run:
         self._is_queued = True
         limit = sum(min(one.max_num_seqs, one.max_in_flight or one.max_num_seqs) for one in self._decision.backends)
         self._is_starting = True
-        self._engines.bulkheads.enter(self._decision.room, limit=limit, ticket=self._ticket)
+        self._engines.bulkheads.enter(self._ticket.room, limit=limit, ticket=self._ticket)
         self._is_starting = False
 
     def cancel(self) -> None:
         """Nobody waits any more: close the connection, so that the engine aborts at once."""
         if not self._over:
-            self._drop_attempt(abort=True)
+            self._attempts.drop(abort=True)
             self._end(None, cancelled=True)
-
-    # attempts
 
     def _admitted(self) -> None:
         """Called from within `start`, or when another run leaves: that one must not wait for what follows here."""
         self._is_queued = False
-        mode, decision = self._decision.settings, self._decision
-        target_s = mode.latency_target_s if mode else None
-        self._waiting_backends = iter(
-            self._engines.loads.order(decision.backends, prefix=decision.prefix, target_s=target_s)
-        )
-        if self._is_starting:
-            self._next_backend()
-        else:
+        if not self._is_starting:
             self._queued_s = self._loop.time() - self._made_s
-            self._pause = self._loop.call_later(0, self._next_backend)
-
-    def _next_backend(self) -> None:
-        self._pause = None
-        backend = next(self._waiting_backends, None)
-        if backend is None:
-            self._fail(went_away(self._decision.model))
-            return
-        self._backend = self._last_backend = backend
-        self._sent_s = self._loop.time()
-        self._told_s = -math.inf
-        self._is_probe = self._engines.loads.begin(backend.replica)
-        self._attempt(backend, self._engines.pool.take(address_of(backend.url)))
-
-    def _attempt(self, backend: Backend, connection: Connection | None) -> None:
-        if connection is None:
-            self._connecting = self._loop.create_task(self._connect(backend))
-        else:
-            self._send(backend, connection)
-
-    async def _connect(self, backend: Backend) -> None:
-        try:
-            connection = await self._engines.pool.connect(address_of(backend.url))
-        except OSError:
-            self._connecting = None
-            self._replace()
-            return
-        self._connecting = None
-        self._send(backend, connection)
-
-    def _send(self, backend: Backend, connection: Connection) -> None:
-        self._connection = connection
-        connection.send(self._request_head(backend) + self._decision.body, self)
+        self._attempts.begin(at_once=self._is_starting)
 
     def _replace(self, *, rest_s: int = 0) -> None:
-        """Nothing was answered yet: ask another replica, once and within the budget.
+        self._forget_answer()
+        self._attempts.replace(rest_s=rest_s)
 
-        `rest_s` above 0: the replica is well, but asked to be left alone for so long.
-        """
-        backend = self._backend
-        assert backend is not None
-        self._drop_attempt(abort=True, verdict=Verdict.UNKNOWN if rest_s else Verdict.BAD)
-        if rest_s:
-            self._engines.loads.rest(backend.replica, rest_s)
-            self._rest_s = max(self._rest_s, rest_s)
-        else:
-            self._engines.loads.suspect(backend.replica)
-        if self._num_retries < MAX_RETRIES and len(self._decision.backends) > 1 and self._engines.retries.spend():
-            pause_s = self._engines.jitter() * BACKOFF_S * 2**self._num_retries
-            self._num_retries += 1
-            self._pause = self._loop.call_later(pause_s, self._next_backend)
-        else:
-            self._fail(went_away(self._decision.model, retry_after_s=self._rest_s or RETRY_S))
-
-    def _drop_attempt(self, *, abort: bool, verdict: Verdict = Verdict.UNKNOWN) -> None:
-        if self._pause is not None:
-            self._pause.cancel()
-            self._pause = None
-        if self._connecting is not None:
-            self._connecting.cancel()
-            self._connecting = None
-        if self._connection is not None and abort:
-            self._connection.abort()
-        self._connection = None
-        if self._backend is not None:
-            took_s = self._loop.time() - self._sent_s if verdict is Verdict.GOOD else None
-            self._engines.loads.end(self._backend.replica, verdict, probe=self._is_probe, took_s=took_s)
-            self._backend = None
+    def _forget_answer(self) -> None:
+        """What the lost replica has sent: none of it was handed on."""
         self._status = 0
         self._parts.clear()
         self._num_bytes = 0
@@ -206,28 +121,27 @@ class Run:
     # Sink
 
     def on_head(self, status: int, headers: Mapping[bytes, bytes]) -> None:
-        self._hear()
+        self._heard_s = self._attempts.hear()
         self._status = status
         self._asked_rest_s = _seconds(headers.get(_RETRY_AFTER, b""))
         self._is_stream = headers.get(b"content-type", b"").startswith(b"text/event-stream")
+        self._are_events = self._is_stream and self._decision.stream and status == HTTPStatus.OK
         version = headers.get(_VERSION, b"").decode("latin-1")
         self._answered = self._origin(version) if version else self._decision
 
     def on_data(self, data: bytes) -> None:
-        self._hear()
-        if self._status == HTTPStatus.OK and self._is_stream and self._decision.stream:
-            self._on_events(self._splitter.feed(data))
-            held_bytes = self._splitter.held_bytes
-        else:
+        self._heard_s = self._attempts.hear()
+        if not self._are_events:
             self._parts.append(data)
             self._num_bytes += len(data)
-            held_bytes = self._num_bytes
-        if held_bytes > MAX_PIECE_BYTES and not self._over:
-            self._break(too_large(self._decision.model, MAX_PIECE_BYTES))
+            self._limit(self._num_bytes)
+        elif events := self._splitter.feed(data):
+            self._on_events(events)
+        else:
+            self._limit(self._splitter.held_bytes)
 
     def on_end(self) -> None:
-        connection, self._connection = self._connection, None
-        del connection  # the pool has it again
+        self._attempts.answered()
         if self._status == HTTPStatus.OK:
             self._end_of_stream() if self._decision.stream else self._end_of_unary()
         elif self._status == HTTPStatus.SERVICE_UNAVAILABLE:
@@ -236,35 +150,26 @@ class Run:
             self._fail(read_error(self._status, b"".join(self._parts), model=self._decision.model))
 
     def on_lost(self) -> None:
-        connection, backend = self._connection, self._backend
-        assert connection is not None
-        assert backend is not None
         if self._first_byte_s is not None:
             self._break(died_midway(self._decision.model))
-        elif self._status == 0 and connection.num_requests > 1:
-            self._connection = None
-            self._attempt(backend, None)  # the replica had closed the idle connection: no fault, no retry
-        else:
+        elif self._status != 0 or not self._attempts.reconnected():
             self._replace()
+
+    def _limit(self, held_bytes: int) -> None:
+        if held_bytes > MAX_PIECE_BYTES and not self._over:
+            self._break(too_large(self._decision.model, MAX_PIECE_BYTES))
 
     # the answer
 
-    def _hear(self) -> None:
-        now_s = self._heard_s = self._loop.time()
-        loads = self._engines.loads
-        if now_s - self._told_s >= loads.hear_every_s and self._backend is not None:
-            self._told_s = now_s
-            loads.heard(self._backend.replica)
-
     def _on_events(self, events: bytes) -> None:
-        if not events or self._over:
+        if self._over:
             return
         rest, usage = sse.take_usage(events)
-        self._tokens = read_usage(usage) or self._tokens
-        if not self._decision.include_usage:
-            events = rest
-        if not events:
-            return
+        if usage is not None:
+            self._tokens = read_usage(usage)
+            events = events if self._decision.include_usage else rest
+            if not events:
+                return
         if self._first_byte_s is None:
             self._first_byte()
         self._last_event = events
@@ -316,7 +221,7 @@ class Run:
     def _fail(self, failure: ApiError) -> None:
         """End without an answer."""
         if not self._over:
-            self._drop_attempt(abort=True, verdict=_verdict(failure))
+            self._attempts.drop(abort=True, verdict=_verdict(failure))
             self._flight.fail(failure)
             self._end(failure)
 
@@ -325,7 +230,7 @@ class Run:
         if self._first_byte_s is None:
             self._fail(failure)
         elif not self._over:
-            self._drop_attempt(abort=True, verdict=_verdict(failure))
+            self._attempts.drop(abort=True, verdict=_verdict(failure))
             self._flight.keeps = False
             self._flight.feed(failure.event())
             self._flight.finish(broken=failure)
@@ -341,7 +246,7 @@ class Run:
         response_id: str | None = None,
     ) -> None:
         self._over = True
-        self._drop_attempt(abort=False, verdict=Verdict.UNKNOWN if cancelled else Verdict.GOOD)
+        self._attempts.drop(abort=False, verdict=Verdict.UNKNOWN if cancelled else Verdict.GOOD)
         self._engines.bulkheads.leave(self._ticket, self._loop.time())
         if self._timer is not None:
             self._timer.cancel()
@@ -353,10 +258,10 @@ class Run:
                 tokens=self._tokens,
                 response_id=response_id,
                 finish_reasons=finishes,
-                backend=self._last_backend,
+                backend=self._attempts.asked,
                 first_byte_s=self._first_byte_s,
                 duration_s=self._loop.time() - self._made_s,
-                num_retries=self._num_retries,
+                num_retries=self._attempts.num_retries,
                 queued_s=self._queued_s,
             )
         )
@@ -388,15 +293,13 @@ class Run:
         return self._made_s, limit_s, timed_out(message, code="first_token_timeout")
 
     def _on_lag(self, lags: bool) -> None:
-        if self._connection is None or lags == (self._paused_s is not None):
+        if lags == (self._paused_s is not None) or not self._attempts.hold(lags):
             return
         now_s = self._loop.time()
         if lags:
             self._paused_s = now_s
-            self._connection.pause()
         else:
             self._paused_s, self._heard_s = None, now_s
-            self._connection.resume()
 
 
 def _verdict(failure: ApiError) -> Verdict:

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from serve_app.access.keys import NO_KEYS, KeySnapshot
 from serve_app.api.control_routes import ControlAnswer, ControlAsked, error_answer
 from serve_app.api.errors import not_found
 from serve_app.api.wire import ApplyOutcome, ApplyRequest, ModelAction, ModelOutcome
@@ -27,7 +28,7 @@ from serve_app.config.settings import (
     TracingSettings,
 )
 from serve_app.gateway.app import Gateway
-from serve_app.gateway.routing_table import Backend, RoutingTable
+from serve_app.gateway.routing_table import Backend, Peer, RoutingTable
 from tracing import names
 from tracing.metrics import Recorder
 from tracing.setup import configure
@@ -86,22 +87,40 @@ def standalone_settings(models: Sequence[str], *, cache_bytes: int = 64 * 1024 *
     )
 
 
-def standalone_table(backends: Sequence[tuple[str, str]], *, secret: str) -> RoutingTable:
-    """`backends` are pairs of model id and base address."""
+def standalone_table(
+    backends: Sequence[tuple[str, str]],
+    *,
+    secret: str,
+    peers: Sequence[tuple[str, str]] = (),
+    access: KeySnapshot = NO_KEYS,
+) -> RoutingTable:
+    """`backends` are pairs of model id and base address, `peers` of a gateway's name and base address."""
     return RoutingTable(
         version=1,
         backends=tuple(_backend(index, model, url) for index, (model, url) in enumerate(backends)),
-        peers=(),
+        peers=tuple(Peer(replica=replica, url=url) for replica, url in peers),
         internal_secret=secret,
+        access=access,
     )
 
 
-def standalone_gateway(backends: Sequence[tuple[str, str]], *, secret: str) -> Gateway:
+def standalone_gateway(
+    backends: Sequence[tuple[str, str]],
+    *,
+    secret: str,
+    replica: str = "local",
+    peers: Sequence[tuple[str, str]] = (),
+    access: KeySnapshot = NO_KEYS,
+) -> Gateway:
+    """`peers` are all gateways that keep the cache together, this one under its name `replica` among them."""
     models = list(dict.fromkeys(model for model, _ in backends))
     gateway = Gateway(
-        settings=standalone_settings(models), control=NoController(models), recorder=Recorder("standalone")
+        settings=standalone_settings(models),
+        control=NoController(models),
+        recorder=Recorder("standalone"),
+        replica=replica,
     )
-    gateway.update(standalone_table(backends, secret=secret))
+    gateway.update(standalone_table(backends, secret=secret, peers=peers, access=access))
     return gateway
 
 
@@ -148,7 +167,7 @@ def _backend(index: int, model: str, url: str) -> Backend:
 def _pair(text: str) -> tuple[str, str]:
     model, found, url = text.partition("=")
     if not found:
-        raise argparse.ArgumentTypeError("must be MODEL=http://host:port")
+        raise argparse.ArgumentTypeError("must be NAME=http://host:port")
     return model, url
 
 
@@ -161,9 +180,11 @@ def main() -> None:
     parser.add_argument("--port", type=int, default=8000)
     parser.add_argument("--secret", default="local-secret")
     parser.add_argument("--backend", type=_pair, action="append", required=True, metavar="MODEL=URL")
+    parser.add_argument("--replica", default="local", help="this gateway's name among its peers")
+    parser.add_argument("--peer", type=_pair, action="append", default=[], metavar="NAME=URL", help="itself as well")
     args = parser.parse_args()
     configure(names.GATEWAY)  # spans go where the environment says, by default nowhere
-    gateway = standalone_gateway(args.backend, secret=args.secret)
+    gateway = standalone_gateway(args.backend, secret=args.secret, replica=args.replica, peers=args.peer)
     uvicorn.run(gateway, host=args.host, port=args.port, access_log=False, log_level="warning")
 
 

@@ -13,7 +13,7 @@ from serve_app.api.errors import ApiError, Origin, unavailable
 from serve_app.api.wire import ModelAction, ModelOutcome
 from serve_app.gateway.catalog import Catalog
 from serve_app.gateway.control import ControlPlane
-from serve_app.gateway.decide import too_many
+from serve_app.gateway.overload import too_many
 
 MAX_WAITING: Final = 512
 """Most requests of one gateway replica that wait for models."""

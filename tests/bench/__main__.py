@@ -11,15 +11,18 @@ from tests.bench.servers import REPOSITORY
 _OWN = (
     "tests.bench.address",
     "tests.bench.gateway",
+    "tests.bench.gateway_growth",
     "tests.bench.tracing_cost",
     "tests.bench.packing",
     "tests.bench.planner",
     "tests.bench.leases",
     "tests.bench.rollout",
 )
-_PEERS = ("tests.bench.peers",)
+_PEERS = ("tests.bench.litellm_proxy", "tests.bench.peers")
 _KNOW_QUICK = (
     "tests.bench.address",
+    "tests.bench.gateway_growth",
+    "tests.bench.litellm_proxy",
     "tests.bench.peers",
     "tests.bench.packing",
     "tests.bench.leases",
@@ -30,7 +33,9 @@ _KNOW_QUICK = (
 def main() -> int:
     """Each in a process of its own, so that none inherits another's state. Returns how many failed."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--peers", action="store_true", help="ray.serve.llm as well, in an environment of its own")
+    parser.add_argument(
+        "--peers", action="store_true", help="those of LiteLLM and ray.serve.llm, in environments of their own"
+    )
     parser.add_argument("--quick", action="store_true", help="fewer, shorter rounds")
     arguments = parser.parse_args()
     failed = 0

@@ -8,33 +8,16 @@ request is read from the processes themselves and depends least on what else run
 from __future__ import annotations
 
 import argparse
-import asyncio
 import json
 import statistics
-import time
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import orjson
-
-from serve_app.api.requests import InferenceRequest, parse_request
-from serve_app.engines.protocol import Endpoint
-from serve_app.gateway.cache import Entry, MemoryStore
-from serve_app.gateway.catalog import make_catalog
-from serve_app.gateway.decide import Decision, Terms, decide
-from serve_app.gateway.standalone import standalone_gateway, standalone_settings, standalone_table
+from tests.bench.gateway_parts import NUM_WORDS, PATH, SECRET, chat_body, parts
 from tests.bench.http_load import Load, load, tool
 from tests.bench.server_process import ServerProcess, python_server
 
-SECRET = "local-secret"
-PATH = "/v1/chat/completions"
 CLIENTS = (1, 16, 64)
-NUM_WORDS = 16
-_MESSAGES = [
-    {"role": "system", "content": "You answer short questions about numbers and words."},
-    {"role": "user", "content": "How many letters has the word headroom? Answer with the number alone."},
-]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,10 +39,6 @@ class Way:
     url: str
     body: bytes
     server: ServerProcess
-
-
-def _body(model: str, **fields: Any) -> bytes:
-    return orjson.dumps({"model": model, "messages": _MESSAGES, "max_tokens": NUM_WORDS, **fields})
 
 
 def _rows(ways: list[Way], num_clients: int, *, duration_s: int, rounds: int) -> list[Row]:
@@ -98,18 +77,18 @@ def measure(*, duration_s: int, rounds: int) -> list[Row]:
     ):
         groups = [
             [
-                Way("echo", echo.url + PATH, _body("fast"), echo),
-                Way("echo, 7 more headers", echo_headers.url + PATH, _body("fast"), echo_headers),
-                Way("cached", gateway.url + PATH, _body("fast"), gateway),
-                Way("cached stream", gateway.url + PATH, _body("fast", stream=True), gateway),
+                Way("echo", echo.url + PATH, chat_body("fast"), echo),
+                Way("echo, 7 more headers", echo_headers.url + PATH, chat_body("fast"), echo_headers),
+                Way("cached", gateway.url + PATH, chat_body("fast"), gateway),
+                Way("cached stream", gateway.url + PATH, chat_body("fast", stream=True), gateway),
             ],
             [
-                Way("engine direct", direct.url + PATH, _body("mini"), direct),
-                Way("through gateway", gateway.url + PATH, _body("mini"), gateway),
+                Way("engine direct", direct.url + PATH, chat_body("mini"), direct),
+                Way("through gateway", gateway.url + PATH, chat_body("mini"), gateway),
             ],
             [
-                Way("engine direct, stream", direct.url + PATH, _body("mini", stream=True), direct),
-                Way("through gateway, stream", gateway.url + PATH, _body("mini", stream=True), gateway),
+                Way("engine direct, stream", direct.url + PATH, chat_body("mini", stream=True), direct),
+                Way("through gateway, stream", gateway.url + PATH, chat_body("mini", stream=True), gateway),
             ],
         ]
         return [
@@ -118,68 +97,6 @@ def measure(*, duration_s: int, rounds: int) -> list[Row]:
             for ways in groups
             for row in _rows(ways, num_clients, duration_s=duration_s, rounds=rounds)
         ]
-
-
-def parts() -> dict[str, float]:
-    """CPU µs of each step of ours, measured in this process without any server."""
-    settings = standalone_settings(["mini"])
-    catalog = make_catalog(settings, standalone_table([("mini", "http://127.0.0.1:9")], secret=SECRET))
-    body, terms = _body("fast"), Terms(tenant="local")
-    request = parse_request(Endpoint.CHAT, body)
-    assert isinstance(request, InferenceRequest)
-    decision = decide(request, terms, catalog)
-    assert isinstance(decision, Decision)
-    key = decision.key
-    assert key is not None
-    store = MemoryStore(max_bytes=1 << 20, clock=time.monotonic)
-    entry = Entry(mode="fast", model="mini", weights_version="v", checkpoint_step=1, stream=False, body=b"x" * 420)
-    asyncio.run(store.put(key, entry, ttl_s=1000))
-    return {
-        "parse and check": _us(lambda: parse_request(Endpoint.CHAT, body)),
-        "decide, key included": _us(lambda: decide(request, terms, catalog)),
-        "look up in memory": _us(lambda: store.lookup(key)),
-        "whole hit, ASGI to ASGI": asyncio.run(_hit_us(body)),
-    }
-
-
-def _us(work: Callable[[], object], *, times: int = 20_000) -> float:
-    return min(_timed_us(work, times) for _ in range(5))
-
-
-def _timed_us(work: Callable[[], object], times: int) -> float:
-    began_s = time.process_time()
-    for _ in range(times):
-        work()
-    return 1e6 * (time.process_time() - began_s) / times
-
-
-async def _hit_us(body: bytes, *, times: int = 20_000) -> float:
-    """One cached request through the whole application, without sockets."""
-    gateway = standalone_gateway([("mini", "http://127.0.0.1:9")], secret=SECRET)
-    request = parse_request(Endpoint.CHAT, body)
-    assert isinstance(request, InferenceRequest)
-    decision = decide(request, Terms(tenant="local"), gateway.catalog)
-    assert isinstance(decision, Decision)
-    assert decision.key is not None
-    entry = Entry(mode="fast", model="mini", weights_version="v", checkpoint_step=1, stream=False, body=b"x" * 420)
-    await gateway.store.put(decision.key, entry, ttl_s=1000)
-    headers = [(b"host", b"x"), (b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
-    scope = {"type": "http", "method": "POST", "path": PATH, "headers": headers}
-
-    async def receive() -> Mapping[str, Any]:
-        return {"type": "http.request", "body": body, "more_body": False}
-
-    async def send(message: dict[str, Any]) -> None:
-        assert message.get("status", 200) == 200
-
-    best_us = float("inf")
-    for _ in range(5):
-        began_s = time.process_time()
-        for _ in range(times):
-            await gateway(scope, receive, send)
-        best_us = min(best_us, 1e6 * (time.process_time() - began_s) / times)
-    await gateway.aclose()
-    return best_us
 
 
 def ratios(rows: list[Row]) -> dict[str, float]:
@@ -209,7 +126,7 @@ def main() -> None:
         return
     print(f"load: {tool()}\n\nCPU µs per step")
     for name, cost_us in steps.items():
-        print(f"  {name:26} {cost_us:8.1f}")
+        print(f"  {name:36} {cost_us:8.1f}")
     print(f"\n{'way':26} {'clients':>7} {'req/s':>8} {'p50 ms':>8} {'p99 ms':>8} {'CPU µs':>8} {'errors':>7}")
     for row in rows:
         print(

@@ -32,11 +32,12 @@ _TIMEOUT = "60s"
 """wrk calls every answer after 2 s an error unless told otherwise."""
 VARIED = "@@@@@@@@"
 """Stands in a body for eight digits that differ from request to request."""
+MOST_VARIANTS = 10**8
 _LUA_VARIED = """
 local before, after = wrk.body:match("^(.-)@@@@@@@@(.*)$")
 local number = %d
 request = function()
-  number = (number + 1) %% 100000000
+  number = (number + 1) %% %d
   return wrk.format(nil, nil, nil, before .. string.format("%%08d", number) .. after)
 end
 """
@@ -55,11 +56,14 @@ class Load:
         return self.num_requests / self.duration_s
 
 
-def load(url: str, body: bytes, *, num_clients: int, duration_s: int) -> Load:
-    """POST `body` to `url` from `num_clients` connections for `duration_s` seconds; `VARIED` in it becomes a number."""
+def load(url: str, body: bytes, *, num_clients: int, duration_s: int, num_variants: int = MOST_VARIANTS) -> Load:
+    """POST `body` to `url` from `num_clients` connections for `duration_s` seconds.
+
+    `VARIED` in it becomes a number below `num_variants`.
+    """
     if shutil.which("wrk"):
-        return _wrk(url, body, num_clients=num_clients, duration_s=duration_s)
-    arguments = [url, body.decode(), str(num_clients), str(duration_s)]
+        return _wrk(url, body, num_clients=num_clients, duration_s=duration_s, num_variants=num_variants)
+    arguments = [url, body.decode(), str(num_clients), str(duration_s), str(num_variants)]
     done = subprocess.run([sys.executable, "-m", "tests.bench.http_load", *arguments], capture_output=True, check=True)
     return Load(**json.loads(done.stdout))
 
@@ -69,11 +73,12 @@ def tool() -> str:
     return "wrk" if shutil.which("wrk") else "asyncio client in Python (`apt-get install wrk` for a compiled one)"
 
 
-def _wrk(url: str, body: bytes, *, num_clients: int, duration_s: int) -> Load:
+def _wrk(url: str, body: bytes, *, num_clients: int, duration_s: int, num_variants: int) -> Load:
     with tempfile.TemporaryDirectory() as folder:
         script = Path(folder) / "post.lua"
         text = body.decode()
-        script.write_text(_LUA % (text, _LUA_VARIED % random.randrange(10**8) if VARIED in text else ""))
+        varied = _LUA_VARIED % (random.randrange(num_variants), num_variants) if VARIED in text else ""
+        script.write_text(_LUA % (text, varied))
         command = ["wrk", "-t1", f"-c{num_clients}", f"-d{duration_s}s", "--timeout", _TIMEOUT, "-s", str(script), url]
         done = subprocess.run(command, capture_output=True, check=True, text=True)
     line = next(line for line in done.stdout.splitlines() if line.startswith("JSON"))
@@ -83,7 +88,8 @@ def _wrk(url: str, body: bytes, *, num_clients: int, duration_s: int) -> Load:
 class _Client(asyncio.Protocol):
     """Sends the same request for ever; understands answers with a length and chunked ones that end in `0`."""
 
-    def __init__(self, request: bytes, took_s: list[float], ends_s: float) -> None:
+    def __init__(self, request: bytes, took_s: list[float], ends_s: float, num_variants: int) -> None:
+        self._num_variants = num_variants
         self._before, self._varied, self._after = request.partition(VARIED.encode())
         self._took_s = took_s
         self._ends_s = ends_s
@@ -115,7 +121,7 @@ class _Client(asyncio.Protocol):
     def _ask(self) -> None:
         self._answer = b""
         self._since_s = time.perf_counter()
-        number = b"%08d" % random.randrange(10**8) if self._varied else b""
+        number = b"%08d" % random.randrange(self._num_variants) if self._varied else b""
         self._transport.write(self._before + number + self._after)
 
 
@@ -128,17 +134,18 @@ def _is_whole(answer: bytes) -> bool:
     return len(body) >= int(head.partition(b"content-length: ")[2].split(b"\r\n")[0])
 
 
-async def _own(url: str, body: bytes, num_clients: int, duration_s: float) -> Load:
+async def _own(url: str, body: bytes, num_clients: int, duration_s: float, num_variants: int) -> Load:
     host, path = url.removeprefix("http://").split("/", 1)
     address, port = host.split(":")
     request = f"POST /{path} HTTP/1.1\r\nhost: {host}\r\ncontent-length: {len(body)}\r\n\r\n".encode() + body
     took_s: list[float] = []
     began_s = time.perf_counter()
     loop = asyncio.get_running_loop()
-    clients = [
-        (await loop.create_connection(lambda: _Client(request, took_s, began_s + duration_s), address, int(port)))[1]
-        for _ in range(num_clients)
-    ]
+
+    def client() -> _Client:
+        return _Client(request, took_s, began_s + duration_s, num_variants)
+
+    clients = [(await loop.create_connection(client, address, int(port)))[1] for _ in range(num_clients)]
     await asyncio.gather(*(client.over for client in clients))
     took_s.sort()
     return Load(
@@ -156,8 +163,10 @@ def main() -> None:
     parser.add_argument("body")
     parser.add_argument("num_clients", type=int)
     parser.add_argument("duration_s", type=float)
+    parser.add_argument("num_variants", type=int)
     args = parser.parse_args()
-    print(json.dumps(asdict(asyncio.run(_own(args.url, args.body.encode(), args.num_clients, args.duration_s)))))
+    own = _own(args.url, args.body.encode(), args.num_clients, args.duration_s, args.num_variants)
+    print(json.dumps(asdict(asyncio.run(own))))
 
 
 if __name__ == "__main__":

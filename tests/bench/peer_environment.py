@@ -1,4 +1,4 @@
-"""The virtual environment of `ray.serve.llm`, which wants another vLLM than the product: made once, with pip."""
+"""Virtual environments of the peers, which want other packages than the product: each made once, with pip."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from tests.bench.servers import REPOSITORY, RESULTS
@@ -15,7 +16,7 @@ VLLM_VERSION = "0.29.0"
 """What `ray[llm]` 2.60.0 pins."""
 _MORE = ("jsonref", "pandas", "hf_transfer", "meson", "pybind11", "pyarrow")
 """What `ray[llm]` needs beyond the product's lock, which leaves out what breaks vLLM on CPU, such as torchvision."""
-_FOLDER = RESULTS / "peers"
+LITELLM_VERSION = "1.108.7"
 _TAIL_LINES = 15
 
 
@@ -24,12 +25,23 @@ class NoEnvironment(Exception):
 
 
 def peer_programs() -> Path:
-    """Directory of `python`, `serve` and `ray` of the peers. Raises NoEnvironment."""
+    """Directory of `python`, `serve` and `ray` of `ray.serve.llm`: 3 GB. Raises NoEnvironment."""
+    index = os.environ.get("HEADROOM_TORCH_INDEX")
+    more = ["--extra-index-url", index] if index else []
     wanted = requirements((REPOSITORY / "requirements.lock").read_text())
-    programs, done = _FOLDER / "venv" / "bin", _FOLDER / "made-from"
+    return _programs(RESULTS / "peers", wanted, ["--no-deps", *more], program="serve")
+
+
+def litellm_programs() -> Path:
+    """Directory of `litellm`, with what pip chooses for it. Raises NoEnvironment."""
+    return _programs(RESULTS / "litellm", f"litellm[proxy]=={LITELLM_VERSION}\n", [], program="litellm")
+
+
+def _programs(folder: Path, wanted: str, options: Sequence[str], *, program: str) -> Path:
+    programs, done = folder / "venv" / "bin", folder / "made-from"
     digest = hashlib.sha256(wanted.encode()).hexdigest()
-    if not (done.is_file() and done.read_text() == digest and (programs / "serve").is_file()):
-        _make(wanted)
+    if not (done.is_file() and done.read_text() == digest and (programs / program).is_file()):
+        _make(folder, wanted, options)
         done.write_text(digest)
     return programs
 
@@ -42,20 +54,18 @@ def requirements(lock: str) -> str:
     return "\n".join([text, *_MORE, ""])
 
 
-def _make(wanted: str) -> None:
-    _FOLDER.mkdir(parents=True, exist_ok=True)
-    listed = _FOLDER / "requirements.txt"
+def _make(folder: Path, wanted: str, options: Sequence[str]) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    listed = folder / "requirements.txt"
     listed.write_text(wanted)
-    print(f"Making {_FOLDER / 'venv'} with vLLM {VLLM_VERSION}: some minutes, 3 GB ...", flush=True)
-    index = os.environ.get("HEADROOM_TORCH_INDEX")
-    more = ["--extra-index-url", index] if index else []
-    _run([sys.executable, "-m", "venv", "--clear", str(_FOLDER / "venv")])
-    pip = [str(_FOLDER / "venv" / "bin" / "python"), "-m", "pip", "--quiet", "--no-input"]
-    _run([*pip, "install", "--no-deps", *more, "-r", str(listed)])
+    print(f"Making {folder.name}'s environment in {RESULTS.name}: some minutes ...", flush=True)
+    log = folder / "set-up.log"
+    _run([sys.executable, "-m", "venv", "--clear", str(folder / "venv")], log)
+    pip = [str(folder / "venv" / "bin" / "python"), "-m", "pip", "--quiet", "--no-input"]
+    _run([*pip, "install", *options, "-r", str(listed)], log)
 
 
-def _run(command: list[str]) -> None:
-    log = _FOLDER / "set-up.log"
+def _run(command: list[str], log: Path) -> None:
     with log.open("ab") as file:
         code = subprocess.run(command, stdout=file, stderr=subprocess.STDOUT, check=False).returncode
     if code:

@@ -25,6 +25,11 @@ class ServerProcess:
         times = self.process.cpu_times()
         return times.user + times.system
 
+    def pss_bytes(self) -> int:
+        """Proportional set size: a page that several processes share counts for each of them in part."""
+        found: int = self.process.memory_full_info().pss
+        return found
+
 
 def free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as listener:
@@ -33,9 +38,12 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
-def python_server(module: str, *arguments: str) -> Iterator[ServerProcess]:
-    """Run `python -m module --port P arguments` until the block ends. Raises RuntimeError if it never listens."""
-    port = free_port()
+def python_server(module: str, *arguments: str, port: int | None = None) -> Iterator[ServerProcess]:
+    """Run `python -m module --port P arguments` until the block ends; `port` None: a free one.
+
+    Raises RuntimeError if it never listens.
+    """
+    port = port or free_port()
     command = [sys.executable, "-m", module, "--port", str(port), *arguments]
     with subprocess.Popen(command) as process:
         try:
