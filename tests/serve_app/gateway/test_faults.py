@@ -163,8 +163,8 @@ class TestAnEngineThatIsSilent:
             await until(lambda: on.engine.counts.num_aborted == 1)
 
     async def test_between_tokens_for_less_than_the_limit_is_left_alone(self) -> None:
-        of = settings(first_token_timeout_s=0.15, between_tokens_timeout_s=0.15)
-        async with stage("mini", of=of, num_words=5, token_s=0.06) as on:
+        of = settings(first_token_timeout_s=0.8, between_tokens_timeout_s=0.8)
+        async with stage("mini", of=of, num_words=5, token_s=0.25) as on:
             assert (await on.chat(chat(stream=True))).text.endswith("data: [DONE]\n\n")
 
 
