@@ -7,13 +7,10 @@ Everybody else only asks it.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import time
 from collections.abc import Coroutine, Mapping
 from typing import Any
-
-import ray
 
 from placement.codec import to_json_value
 from placement.inventory import Inventory
@@ -28,9 +25,10 @@ from serve_app.controller.bringup import Bringup
 from serve_app.controller.bringup_state import Phase
 from serve_app.controller.cache_desk import CacheDesk
 from serve_app.controller.change_spans import Trigger
-from serve_app.controller.claims import Claim, Push, ReadyReport, Slot, SlotState, Told, Waiting
+from serve_app.controller.claims import Claim, Push, ReadyReport, SlotState, Told, Waiting
 from serve_app.controller.conditions import Conditions
 from serve_app.controller.control_pages import ControlPages
+from serve_app.controller.device_readings import DeviceReadings
 from serve_app.controller.engine_scaler import EngineScaler
 from serve_app.controller.fleet_desk import FleetDesk
 from serve_app.controller.fleet_link import FleetLink
@@ -45,6 +43,7 @@ from serve_app.controller.model_actions import ModelActions
 from serve_app.controller.preemption_desk import PreemptionDesk
 from serve_app.controller.proposing import Proposer
 from serve_app.controller.publish import Publisher
+from serve_app.controller.reaper import Reaper
 from serve_app.controller.replan import Replanner
 from serve_app.controller.retirement import Retirement
 from serve_app.controller.scaled_counts import ScaledCounts
@@ -54,7 +53,6 @@ from serve_app.controller.store import Store
 from serve_app.controller.telemetry import ControllerTelemetry
 from serve_app.controller.turns import kept
 from serve_app.engines.fingerprint import Fingerprint
-from serve_app.fleet.actors import DeviceReading
 from serve_app.fleet.measurements import store_path
 from serve_app.fleet.process_memory import ProcessKey
 from serve_app.gateway.routing_table import Offer, Peer, RoutingTable
@@ -63,7 +61,6 @@ from tracing import names
 from tracing.setup import configure
 
 _SWEEP_S = 1.0
-_READ_S = 5.0
 _TUNE_S = 60.0
 _SILENT_S = 20.0
 """A replica that does not beat for so long is taken for dead: its share may be gone already."""
@@ -93,6 +90,10 @@ class Controller:
         )
         self._access.check_http(serve_listener())
         self._publisher.show_access(self._access.snapshot())
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._reaper = Reaper(
+            ledger=self._ledger, store=self._store, fleet=self._fleet, publish=self._publish, spawn=self._spawn
+        )
         self._lifecycle = Lifecycle(self._store.lifecycle(), now_s=time.monotonic())
         self._retirement = Retirement(
             ledger=self._ledger, store=self._store, publish=self._publish, on_end=self._telemetry.unloaded
@@ -113,7 +114,7 @@ class Controller:
             fleet=self._fleet,
             telemetry=self._telemetry,
             lifecycle=self._lifecycle,
-            readings=lambda: self._readings,
+            readings=lambda: self._readings.latest,
             guests=lambda: self._guests.by_device,
             act=self._act,
             health=self._lease_health,
@@ -122,6 +123,13 @@ class Controller:
             gateways=self._publisher.gateway_urls,
             on_change=self._publish,
             spawn=self._spawn,
+        )
+        self._readings = DeviceReadings(
+            bringup=self._bringup,
+            ledger=self._ledger,
+            fleet=self._fleet,
+            measured=self._desk.leases.measured,
+            lost=self._reaper.lost,
         )
         self._preemption = PreemptionDesk(stays=lambda: self._guests.stays, jobs=lambda: self._learning.jobs.service)
         self._applier, self._actions, self._replanner = self._changers()
@@ -153,11 +161,7 @@ class Controller:
             },
             fleet=self.fleet,
         )
-        self._watched: set[tuple[str, int]] = set()
-        self._steady: dict[str, int] = {}
-        self._readings: dict[str, DeviceReading] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
-        for work in (self._bring_up(), self._sweep(), self._read_devices(), self._replanner.run(), self._tune_caches()):
+        for work in (self._bring_up(), self._sweep(), self._readings.run(), self._replanner.run(), self._tune_caches()):
             self._spawn(work)
         self._desk.start()
         self._spawn(self._learning.start())
@@ -176,10 +180,10 @@ class Controller:
             retirement=self._retirement,
             telemetry=self._telemetry,
             conditions=self._conditions,
-            readings=lambda: self._readings,
+            readings=lambda: self._readings.latest,
             temperature_c=self._desk.temperature_c,
             secret=self._publisher.secret,
-            lost=self._lost,
+            lost=self._reaper.lost,
             most_jobs=lambda: self._scaling.max_jobs,
             publish=self._publish,
             alerts=self._desk.model_alerts,
@@ -271,7 +275,7 @@ class Controller:
 
     async def hold(self, slot: str, epoch: int, shares: list[Any]) -> None:
         """The replica's shares exist: from now on their death is the replica's."""
-        self._watch(slot, epoch, shares)
+        self._reaper.watch(slot, epoch, shares)
 
     async def start(self, slot: str, epoch: int) -> bool | Waiting | None:
         """May this replica take device memory now? None: its claim is gone."""
@@ -290,7 +294,7 @@ class Controller:
             return
         if not self._ledger.is_true(tenure):
             _log.warning("a replica came with weights that serve no more", slot=slot, weights=report.weights_version)
-            self._lost(slot, epoch)
+            self._reaper.lost(slot, epoch)
             return
         self._store.save_tenure(tenure)
         self._store.words.believe(self._ledger.slots[slot], said)
@@ -313,7 +317,7 @@ class Controller:
         tenure = self._ledger.seen(slot=slot, epoch=epoch, now_s=time.monotonic())
         if tenure is None:
             return Told.FENCED
-        self._watch(slot, epoch, shares)
+        self._reaper.watch(slot, epoch, shares)
         return Told.RETIRE if tenure.state is SlotState.DRAINING else Told.GO_ON
 
     async def weights_in_force(self, slot: str, epoch: int) -> str | None:
@@ -350,15 +354,15 @@ class Controller:
             self._ledger,
             self._lifecycle,
             self._bringup.settings,
-            self._readings,
+            self._readings.latest,
             now_s=time.monotonic(),
         )
 
     async def fleet(self) -> dict[str, Any]:
         """Devices with every share planned and measured, read now."""
-        await self._read_once()
+        await self._readings.read()
         settings = self._bringup.settings
-        return views.fleet(self._bringup.state, self._ledger, settings, self._readings, self._desk.device_facts)
+        return views.fleet(self._bringup.state, self._ledger, settings, self._readings.latest, self._desk.device_facts)
 
     async def metrics(self) -> bytes:
         self._telemetry.show(self._bringup.state, self._ledger, self._lifecycle, self._bringup.settings)
@@ -423,84 +427,9 @@ class Controller:
         now_s = time.monotonic()
         for tenure in self._ledger.silent(now_s=now_s, limit_s=_SILENT_S, unheard_limit_s=_UNHEARD_S):
             _log.warning("replica fell silent", slot=tenure.slot, epoch=tenure.epoch)
-            self._lost(tenure.slot, tenure.epoch)
+            self._reaper.lost(tenure.slot, tenure.epoch)
         if self._publisher.drop_silent_peers(now_s=now_s):
             self._publish()
-
-    async def _read_devices(self) -> None:
-        while True:
-            await asyncio.sleep(_READ_S)
-            await kept(self._read_once, what="measuring devices")
-
-    async def _read_once(self) -> None:
-        inventory = self._bringup.state.inventory
-        if inventory is None:
-            return
-        self._readings = await self._fleet.read(inventory, self._ledger)
-        await self._desk.leases.measured(self._readings)
-        self._fence_mismatches()
-        self._record_steady()
-
-    def _fence_mismatches(self) -> None:
-        """What is planned is what runs: a replica measured on another device is stopped."""
-        for slot, uuid in views.misplaced(self._ledger, self._readings):
-            _log.error("replica runs on another device than planned", slot=slot.slot, found=uuid)
-            self._lost(slot.slot, slot.epoch)
-
-    def _record_steady(self) -> None:
-        """Once all planned replicas serve, the most each was seen to hold is what the next plan should count."""
-        tenures = self._ledger.tenures
-        if any(name not in tenures or tenures[name].state is not SlotState.READY for name in self._ledger.slots):
-            return
-        for tenure in tenures.values():
-            slot = self._ledger.slots[tenure.slot]
-            reading = self._readings.get(slot.seats[0].device)
-            rest_bytes = reading.shares.get(tenure.marker) if reading else None
-            if rest_bytes and rest_bytes > self._steady.get(tenure.marker, 0):
-                self._steady[tenure.marker] = rest_bytes
-                self._bringup.record(slot, tenure, rest_bytes=rest_bytes)
-
-    # -- a share's end ---------------------------------------------------------------------------------
-
-    def _watch(self, slot: str, epoch: int, shares: list[Any]) -> None:
-        if shares and (slot, epoch) not in self._watched:
-            self._watched.add((slot, epoch))
-            self._spawn(self._until_gone(slot, epoch, shares))
-
-    async def _until_gone(self, slot: str, epoch: int, shares: list[Any]) -> None:
-        held = [asyncio.ensure_future(_gone(share)) for share in shares]
-        await asyncio.wait(held, return_when=asyncio.FIRST_COMPLETED)
-        for waiting in held:
-            waiting.cancel()
-        self._lost(slot, epoch)
-
-    def _lost(self, slot: str, epoch: int) -> None:
-        tenure = self._ledger.lost(slot=slot, epoch=epoch)
-        if tenure is not None:
-            _log.warning("share ended", slot=slot, epoch=epoch)
-            self._publish()
-            self._spawn(self._reap(tenure))
-
-    async def _reap(self, tenure: Tenure) -> None:
-        """Nobody gets the slot before its bytes are really back."""
-        slot = self._ledger.slots[tenure.slot]
-        while not await self._is_reaped(slot, tenure):  # noqa: ASYNC110 - it has to be looked for
-            await asyncio.sleep(_SWEEP_S)
-        self._store.drop_tenure(tenure.slot)
-        self._ledger.freed(slot=tenure.slot, epoch=tenure.epoch)
-        self._watched.discard((tenure.slot, tenure.epoch))
-
-    async def _is_reaped(self, slot: Slot, tenure: Tenure) -> bool:
-        try:
-            stubborn = await self._fleet.reap(slot, tenure)
-        except ray.exceptions.RayError:
-            try:
-                return slot.node not in await self._fleet.node_names()  # with its node, everything on it is gone
-            except (ray.exceptions.RayError, RuntimeError):
-                return False
-        if stubborn:
-            _log.error("processes of a dead replica will not go", slot=tenure.slot, pids=[k.pid for k in stubborn])
-        return not stubborn
 
     def _conditions(self, inventory: Inventory | None = None) -> Conditions:
         return self._desk.conditions(inventory)
@@ -526,11 +455,6 @@ class Controller:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             _log.error("a controller task failed", error=repr(error))
-
-
-async def _gone(share: Any) -> None:
-    with contextlib.suppress(ray.exceptions.RayError, asyncio.CancelledError):
-        await share.held.remote()
 
 
 _log = logger("headroom.controller")
