@@ -85,6 +85,8 @@ def _model(section: ModelSection, index: int, base_dir: Path) -> ModelSettings:
         requests_per_s=section.requests_per_s,
         max_offload_bytes=section.max_offload,
         pinned=section.pinned,
+        tool_parser=section.tool_parser,
+        reasoning_parser=section.reasoning_parser,
     )
 
 

@@ -21,6 +21,8 @@ from serve_app.config.settings import MAX_CACHE_TTL_S
 MAX_MODELS = 1000
 """Models of one file; far above what one fleet serves, and low enough that planning them takes seconds."""
 
+ParserName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
+
 
 class FleetSection(Section):
     headroom: float = Field(
@@ -78,6 +80,13 @@ class ModelSection(Section):
         ),
     )
     pinned: bool = Field(False, description="Never put to sleep to make room for another model.")
+    tool_parser: ParserName | None = Field(
+        None, description="How this model writes tool calls, by vLLM's name, e.g. hermes; null offers it no tools."
+    )
+    reasoning_parser: ParserName | None = Field(
+        None,
+        description="How this model marks its reasoning, by vLLM's name, e.g. qwen3; null: all is the answer.",
+    )
 
 
 class SamplingSection(Section):

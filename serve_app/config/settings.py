@@ -59,6 +59,9 @@ class ModelSettings:
     """Weights per device that may lie in host memory."""
     pinned: bool = False
     """Never put to sleep to make room."""
+    tool_parser: str | None = None
+    """vLLM's name of it, as that of `reasoning_parser`; None: the engine takes no call of a tool out of an answer."""
+    reasoning_parser: str | None = None
     num_named: int | None = field(default=None, repr=False, compare=False)
     """Replicas that cluster.yaml names where scaling has put another count in force; None: those in force."""
 

@@ -93,6 +93,8 @@ def _engine(model: ModelSettings) -> tuple[object, ...]:
         model.max_num_seqs,
         model.kv_cache_bytes,
         model.tensor_parallel,
+        model.tool_parser,
+        model.reasoning_parser,
     )
 
 

@@ -74,6 +74,8 @@ def arguments_of(model: ModelSettings, *, offload_bytes: int = 0) -> EngineArgum
         max_num_seqs=model.max_num_seqs,
         tensor_parallel=model.tensor_parallel,
         offload_bytes=offload_bytes,
+        tool_parser=model.tool_parser,
+        reasoning_parser=model.reasoning_parser,
     )
 
 

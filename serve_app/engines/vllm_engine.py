@@ -59,8 +59,14 @@ def engine_arguments(launch: EngineLaunch) -> list[str]:
     }
     if own.offload_bytes:
         arguments["--cpu-offload-gb"] = f"{own.offload_bytes / GIB:.6f}"
+    if own.reasoning_parser is not None:
+        arguments["--reasoning-parser"] = own.reasoning_parser
+    if own.tool_parser is not None:
+        arguments["--tool-call-parser"] = own.tool_parser
     # vLLM makes its request spans from these statistics; nothing else of ours reads them.
     flags = [] if launch.trace_arguments else ["--disable-log-stats"]
+    if own.tool_parser is not None:
+        flags.append("--enable-auto-tool-choice")
     if launch.device_kind is not DeviceKind.CUDA:
         flags.append("--enforce-eager")  # without it the CPU build wants a C++ compiler
     return [item for pair in arguments.items() for item in pair] + flags

@@ -48,6 +48,7 @@ def config() -> str:
     args["models"] = [{**mini, "replicas": 2}, small]
     args["modes"] = {"fast": args["modes"]["fast"]}
     args["fleet"]["idle_after_s"] = IDLE_AFTER_S
+    args["training"] = {"compare": False}  # scorings would wait for more room than there is, and be waited for
     args["health"] = {
         "rest_s": 3.0,
         "lost_rest_s": 3.0,

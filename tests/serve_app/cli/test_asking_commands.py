@@ -68,9 +68,9 @@ class TestGpus:
 
     def test_repeats_at_the_interval_until_the_duration_is_over(self) -> None:
         with answering({"/admin/fleet": fleet()}) as address:
-            result = headroom("gpus", "--json", "--duration", "0.2", "--interval", "0.1", "--address", address)
+            result = headroom("gpus", "--json", "--duration", "1.5", "--interval", "0.5", "--address", address)
         readings = [json.loads(line) for line in result.stdout.splitlines()]
-        assert 2 <= len(readings) <= 3
+        assert 2 <= len(readings) <= 4
         assert readings[0]["source"] == "cluster"
 
     def test_without_a_cluster_reads_this_machine_and_says_so(self, tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from serve_app.http_server import HttpServer
 
 
 async def serve(checkpoint: Path, version: str, secret: str, *, model: str, dtype: str) -> None:
-    arguments = EngineArguments(dtype=dtype, max_model_len=256, max_num_seqs=8, tensor_parallel=1)
+    arguments = EngineArguments(dtype=dtype, max_model_len=256, max_num_seqs=8, tensor_parallel=1, tool_parser="hermes")
     launch = EngineLaunch(
         model=model,
         checkpoint=checkpoint,
