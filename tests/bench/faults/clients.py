@@ -16,6 +16,7 @@ PATH = "/v1/chat/completions"
 GIVE_UP_S = 20.0
 """A client that gets no byte for so long goes away and calls it a hang."""
 _PACE_S = 0.5
+_SAID_BYTES = 300
 
 
 class Ending(StrEnum):
@@ -33,10 +34,11 @@ class Ending(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """`status` 0: none came. Times on the monotonic clock."""
+    """`status` 0: none came; `said` is the end of what was not whole. Times on the monotonic clock."""
 
     ending: Ending
     status: int
+    said: str = ""
     began_s: float
     ended_s: float
 
@@ -55,7 +57,7 @@ def ending_of(status: int, body: bytes, *, stream: bool, has_retry_after: bool) 
 def ask(client: httpx.Client, body: dict[str, Any]) -> Answer:
     """Past every cache."""
     began_s = time.monotonic()
-    status, ending = 0, Ending.NO_ANSWER
+    status, ending, content = 0, Ending.NO_ANSWER, b""
     try:
         with client.stream("POST", PATH, json=body, headers={"cache-control": "no-store"}) as answer:
             status = answer.status_code
@@ -66,7 +68,8 @@ def ask(client: httpx.Client, body: dict[str, Any]) -> Answer:
         ending = Ending.HUNG
     except httpx.TransportError:
         ending = Ending.CUT if status == 200 else Ending.NO_ANSWER
-    return Answer(ending=ending, status=status, began_s=began_s, ended_s=time.monotonic())
+    said = "" if ending is Ending.WHOLE else content[-_SAID_BYTES:].decode(errors="replace")
+    return Answer(ending=ending, status=status, said=said, began_s=began_s, ended_s=time.monotonic())
 
 
 class Clients:
@@ -108,4 +111,3 @@ class Clients:
                 answer = ask(client, {**self._body, "messages": [{"role": "user", "content": question}]})
                 self._answers.append(answer)
                 self._stop.wait(max(0.0, _PACE_S - (answer.ended_s - answer.began_s)))
-

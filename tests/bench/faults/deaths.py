@@ -18,7 +18,7 @@ Pick = Callable[[Side], list[psutil.Process]]
 _WHOLE_S = 150.0
 _BEFORE = 12
 _AFTER_S = 6.0
-_STOPPED_S = 60.0
+_STOPPED_S = 45.0
 
 
 def replica(side: Side) -> list[psutil.Process]:
@@ -83,13 +83,15 @@ def _go_on(clients: Clients) -> None:
 
 
 def stopped(side: Side) -> Outcome:
-    """One engine core gets SIGSTOP for a minute: it hangs while its replica says that it is healthy."""
+    """One engine core gets SIGSTOP for 45 s: it hangs while its replica says that it is healthy."""
     with steady(side, stream=True) as clients:
         victim = side.cores()[0]
         stopped_s = time.monotonic()
         victim.suspend()
         try:
-            eventually(lambda: time.monotonic() > stopped_s + _STOPPED_S, deadline_s=2 * _STOPPED_S, what="a minute")
+            eventually(
+                lambda: time.monotonic() > stopped_s + _STOPPED_S, deadline_s=2 * _STOPPED_S, what="the end of the hang"
+            )
         finally:
             with contextlib.suppress(psutil.NoSuchProcess):
                 victim.send_signal(signal.SIGCONT)

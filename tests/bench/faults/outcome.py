@@ -5,9 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 from tests.bench.faults.clients import Answer, Ending
 from tests.bench.faults.sides import Side
+
+Fault = TypeVar("Fault")
+_MOST_SAID = 6
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,17 +28,24 @@ class Outcome:
     whole_after_s: float | None = None
     saw: str = ""
     engine: str = "vLLM"
+    said: tuple[str, ...] = ()
+    """The different texts of bad answers, a few."""
+
+
+Live = Callable[[Side], Outcome]
+Alone = Callable[[], Outcome]
+"""Starts what it needs itself."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Case:
+class Case(Generic[Fault]):
     """One fault. A side that is a text cannot be compared, and the text says why."""
 
     number: int
     fault: str
     promise: str
-    base: Callable[[Side], Outcome] | str
-    product: Callable[[Side], Outcome] | str
+    base: Fault | str
+    product: Fault | str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,7 +57,9 @@ class Row:
     product: Outcome
 
 
-def counted(answers: Sequence[Answer], *, fault_s: float, whole_after_s: float | None = None, note: str = "") -> Outcome:
+def counted(
+    answers: Sequence[Answer], *, fault_s: float, whole_after_s: float | None = None, note: str = ""
+) -> Outcome:
     bad = [answer for answer in answers if answer.ending is not Ending.WHOLE]
     return Outcome(
         asked=len(answers),
@@ -54,6 +67,7 @@ def counted(answers: Sequence[Answer], *, fault_s: float, whole_after_s: float |
         bad_for_s=max((answer.ended_s - fault_s for answer in bad), default=0.0),
         whole_after_s=whole_after_s,
         saw="; ".join(part for part in (_told(bad), note) if part),
+        said=tuple(dict.fromkeys(answer.said for answer in bad if answer.said))[:_MOST_SAID],
     )
 
 

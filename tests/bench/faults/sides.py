@@ -53,8 +53,11 @@ class Side:
         parents = [one.parent() for one in self.cores()]
         return [one for one in parents if one is not None and "ServeReplica" in title(one)]
 
+    def is_serving(self) -> bool:
+        return self.num_ready() == NUM_REPLICAS
+
     def is_whole(self) -> bool:
-        return self.num_ready() == NUM_REPLICAS == len(self.cores())
+        return self.is_serving() and len(self.cores()) == NUM_REPLICAS
 
     def front_bytes(self) -> int:
         """Resident memory of all that a request passes before its engine core."""
