@@ -33,6 +33,7 @@ from tracing.metrics import Recorder
 from tracing.setup import configure
 
 VERSION = "standalone"
+NUM_SEQS = 64
 _MODES = (("fast", 0.0, 300.0, 2.5), ("balanced", 0.3, 600.0, 3.2), ("creative", 0.9, 1800.0, 4.5))
 """Name, temperature, cache TTL and latency target in seconds. Source: spec rows B3 and B4."""
 
@@ -86,22 +87,22 @@ def standalone_settings(models: Sequence[str], *, cache_bytes: int = 64 * 1024 *
     )
 
 
-def standalone_table(backends: Sequence[tuple[str, str]], *, secret: str) -> RoutingTable:
-    """`backends` are pairs of model id and base address."""
+def standalone_table(backends: Sequence[tuple[str, str]], *, secret: str, num_seqs: int = NUM_SEQS) -> RoutingTable:
+    """`backends` are pairs of model id and base address; each takes `num_seqs` requests at a time."""
     return RoutingTable(
         version=1,
-        backends=tuple(_backend(index, model, url) for index, (model, url) in enumerate(backends)),
+        backends=tuple(_backend(index, model, url, num_seqs) for index, (model, url) in enumerate(backends)),
         peers=(),
         internal_secret=secret,
     )
 
 
-def standalone_gateway(backends: Sequence[tuple[str, str]], *, secret: str) -> Gateway:
+def standalone_gateway(backends: Sequence[tuple[str, str]], *, secret: str, num_seqs: int = NUM_SEQS) -> Gateway:
     models = list(dict.fromkeys(model for model, _ in backends))
     gateway = Gateway(
         settings=standalone_settings(models), control=NoController(models), recorder=Recorder("standalone")
     )
-    gateway.update(standalone_table(backends, secret=secret))
+    gateway.update(standalone_table(backends, secret=secret, num_seqs=num_seqs))
     return gateway
 
 
@@ -111,7 +112,7 @@ def _model(model: str, index: int) -> ModelSettings:
         source=f"default:{model}",
         dtype="float32",
         max_model_len=512,
-        max_num_seqs=64,
+        max_num_seqs=NUM_SEQS,
         num_replicas=1,
         priority=10,
         kv_cache_bytes=None,
@@ -131,7 +132,7 @@ def _mode(row: tuple[str, float, float, float], candidates: tuple[str, ...]) -> 
     )
 
 
-def _backend(index: int, model: str, url: str) -> Backend:
+def _backend(index: int, model: str, url: str, num_seqs: int) -> Backend:
     return Backend(
         replica=f"{model}#{index}",
         model=model,
@@ -140,7 +141,7 @@ def _backend(index: int, model: str, url: str) -> Backend:
         weights_version=VERSION,
         checkpoint_step=None,
         device="local/host",
-        max_num_seqs=64,
+        max_num_seqs=num_seqs,
         max_model_len=512,
     )
 
@@ -161,9 +162,10 @@ def main() -> None:
     parser.add_argument("--port", type=int, default=8000)
     parser.add_argument("--secret", default="local-secret")
     parser.add_argument("--backend", type=_pair, action="append", required=True, metavar="MODEL=URL")
+    parser.add_argument("--num-seqs", type=int, default=NUM_SEQS, help="requests one engine works on at a time")
     args = parser.parse_args()
     configure(names.GATEWAY)  # spans go where the environment says, by default nowhere
-    gateway = standalone_gateway(args.backend, secret=args.secret)
+    gateway = standalone_gateway(args.backend, secret=args.secret, num_seqs=args.num_seqs)
     uvicorn.run(gateway, host=args.host, port=args.port, access_log=False, log_level="warning")
 
 

@@ -16,6 +16,8 @@ PATH = "/v1/chat/completions"
 GIVE_UP_S = 20.0
 """A client that gets no byte for so long goes away and calls it a hang."""
 _PACE_S = 0.5
+_UNARY_TOKENS = 60
+_STREAM_TOKENS = 440
 _SAID_BYTES = 300
 
 
@@ -73,10 +75,14 @@ def ask(client: httpx.Client, body: dict[str, Any]) -> Answer:
 
 
 class Clients:
-    """Context manager: each of `num` starts a question every half second, or when its last one has ended."""
+    """Context manager: each of `num` starts a question every half second, or when its last one has ended.
 
-    def __init__(self, url: str, *, stream: bool, num: int = 4, max_tokens: int = 60) -> None:
+    Streams are long, so that some are under way whenever something happens.
+    """
+
+    def __init__(self, url: str, *, stream: bool, num: int = 4) -> None:
         self._url = url
+        max_tokens = _STREAM_TOKENS if stream else _UNARY_TOKENS
         self._body = {"model": "mini", "max_tokens": max_tokens, "ignore_eos": True, "stream": stream}
         self._numbers = itertools.count()
         self._stop = threading.Event()

@@ -15,36 +15,40 @@ from pathlib import Path
 from tests.bench.faults.clients import Clients
 from tests.bench.faults.outcome import Outcome, counted
 from tests.bench.faults.sides import plain_serve
-from tests.bench.overload import CAPACITY_PER_S, TARGET_S, TOKEN_S, WORDS, Asked, Connections, load
+from tests.bench.overload import TARGET_S, TOKEN_S, WORDS, Asked, Connections, load
 from tests.bench.server_process import python_server
 from tests.integration.waiting import eventually
 
 TIMES = 5
+_NUM_SEQS = 8
+"""So few that a busy machine can make five times that load."""
+_PER_S = _NUM_SEQS / (WORDS * TOKEN_S)
 _SECONDS = 8.0
 _SECRET = "local-secret"
 _NUM_WITH_BAD = 100
-_ENGINE = f"scripted, {CAPACITY_PER_S:.0f} requests/s"
+_ENGINE = f"scripted, {_PER_S:.0f} requests/s"
 _ENGINE_SAYS = ("--words", str(WORDS), "--token-s", str(TOKEN_S), "--secret", _SECRET)
+_GATEWAY_SAYS = ("--num-seqs", str(_NUM_SEQS))
 _SCRIPTED = {"kind": "scripted", "answer_s": WORDS * TOKEN_S, "num_words": WORDS}
 
 
 def base_overloaded() -> Outcome:
-    with plain_serve(_SCRIPTED, num_replicas=1) as side:
+    with plain_serve(_SCRIPTED, num_replicas=1, num_seqs=_NUM_SEQS) as side:
         return _overloaded(side.url, needs_retry_after=False)
 
 
 def product_overloaded() -> Outcome:
     with (
         python_server("serve_app.engines.scripted", *_ENGINE_SAYS) as engine,
-        python_server("serve_app.gateway.standalone", "--backend", f"mini={engine.url}") as gateway,
+        python_server("serve_app.gateway.standalone", *_GATEWAY_SAYS, "--backend", f"mini={engine.url}") as gateway,
     ):
         return _overloaded(gateway.url, needs_retry_after=True)
 
 
 def _overloaded(url: str, *, needs_retry_after: bool) -> Outcome:
     """The capacity, then five times that; failed is what was neither a whole answer nor a refusal in good form."""
-    once = asyncio.run(load(Connections(url), per_s=CAPACITY_PER_S, duration_s=_SECONDS, first=0))
-    asked = asyncio.run(load(Connections(url), per_s=TIMES * CAPACITY_PER_S, duration_s=_SECONDS, first=1_000_000))
+    once = asyncio.run(load(Connections(url), per_s=_PER_S, duration_s=_SECONDS, first=0))
+    asked = asyncio.run(load(Connections(url), per_s=TIMES * _PER_S, duration_s=_SECONDS, first=1_000_000))
     late = sum(one.status == 200 and one.took_s > TARGET_S for one in asked)
     refused = [one for one in asked if one.is_openai_error and one.has_retry_after]
     failed = sum(one.status != 200 for one in asked) - len(refused)
@@ -72,10 +76,12 @@ def product_downshifted() -> Outcome:
         python_server("serve_app.engines.scripted", *_ENGINE_SAYS) as mini,
         python_server("serve_app.engines.scripted", *small) as other,
         python_server(
-            "serve_app.gateway.standalone", "--backend", f"mini={mini.url}", "--backend", f"small={other.url}"
+            "serve_app.gateway.standalone",
+            *_GATEWAY_SAYS,
+            *("--backend", f"mini={mini.url}", "--backend", f"small={other.url}"),
         ) as gateway,
     ):
-        asked = asyncio.run(load(Connections(gateway.url), per_s=3 * CAPACITY_PER_S, duration_s=_SECONDS, first=0))
+        asked = asyncio.run(load(Connections(gateway.url), per_s=3 * _PER_S, duration_s=_SECONDS, first=0))
     models = Counter(one.model for one in asked if one.status == 200)
     honest = sum(one.is_honest for one in asked)
     answered = ", ".join(f"{count} by {model}" for model, count in models.most_common())
@@ -111,7 +117,7 @@ def _two_engines() -> Iterator[list[str]]:
 
 
 def _with_a_bad_replica(url: str) -> Outcome:
-    with Clients(url, stream=False, max_tokens=WORDS) as clients:
+    with Clients(url, stream=False) as clients:
         eventually(lambda: len(clients.answers) >= _NUM_WITH_BAD, deadline_s=120, what="enough answers")
     one = counted(clients.answers, fault_s=0.0)
     return Outcome(asked=one.asked, failed=one.failed, saw=one.saw, engine="scripted")

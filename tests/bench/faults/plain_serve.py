@@ -23,7 +23,6 @@ from serve_app.engines.protocol import Endpoint, EngineLaunch, Stream, Unary
 from serve_app.engines.scripted_answers import unary_answer
 from serve_app.engines.spec import EngineArguments
 
-NUM_SEQS = 64
 api = FastAPI()
 
 
@@ -120,7 +119,7 @@ def build(args: Mapping[str, Any]) -> serve.Application:
     deployment = serve.deployment(serve.ingress(api)(Plain)).options(
         name="plain",
         num_replicas=args["num_replicas"],
-        max_ongoing_requests=NUM_SEQS,
+        max_ongoing_requests=args["num_seqs"],
         ray_actor_options={"num_cpus": 0},  # two cores are few
     )
     return deployment.bind(args["engine"])

@@ -15,7 +15,6 @@ import httpx
 import psutil
 import yaml
 
-from tests.bench.faults.plain_serve import NUM_SEQS
 from tests.bench.ray_serve_llm import own_ray_variables
 from tests.bench.server_process import free_port
 from tests.bench.servers import PROGRAMS, REPOSITORY
@@ -24,6 +23,7 @@ from tests.integration.default_models import copy_models
 from tests.integration.live_cluster import LiveCluster, lives, short_home
 
 MODEL = "mini"
+NUM_SEQS = 64
 NUM_REPLICAS = 2
 _CODE = {"PYTHONPATH": str(REPOSITORY)}
 """This checkout's, also where an installed one is another."""
@@ -76,7 +76,9 @@ def title(process: psutil.Process) -> str:
 
 
 @contextlib.contextmanager
-def plain_serve(engine: Mapping[str, Any], *, num_replicas: int = NUM_REPLICAS) -> Iterator[Side]:
+def plain_serve(
+    engine: Mapping[str, Any], *, num_replicas: int = NUM_REPLICAS, num_seqs: int = NUM_SEQS
+) -> Iterator[Side]:
     """`serve run` of the base in a Ray of its own, with Serve's default proxy."""
     folder = Path(tempfile.mkdtemp(prefix="pl-"))
     port = free_port()
@@ -85,7 +87,7 @@ def plain_serve(engine: Mapping[str, Any], *, num_replicas: int = NUM_REPLICAS) 
         "name": "plain",
         "route_prefix": "/",
         "import_path": "tests.bench.faults.plain_serve:build",
-        "args": {"engine": dict(engine), "num_replicas": num_replicas},
+        "args": {"engine": dict(engine), "num_replicas": num_replicas, "num_seqs": num_seqs},
     }
     options = {"host": "127.0.0.1", "port": port}
     config.write_text(json.dumps({"http_options": options, "applications": [application]}))
