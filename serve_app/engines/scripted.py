@@ -58,6 +58,8 @@ class Behaviour(StrEnum):
     """Answers after `first_token_s`."""
     GARBAGE = "garbage"
     """200 with what is no completion."""
+    EMPTY = "empty"
+    """A stream that ends in good order before its first event, as ours does when its engine dies."""
     NO_DONE = "no_done"
     """A stream that ends in good order but without its end mark."""
     WRONG_WEIGHTS_VERSION = "wrong_weights_version"
@@ -210,6 +212,9 @@ class ScriptedEngine:
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         if behaviour is Behaviour.DIE_BEFORE_FIRST_BYTE:
             raise Cut
+        if behaviour is Behaviour.EMPTY:
+            await send({"type": "http.response.body", "body": b""})
+            return
         async for event in self._events(behaviour, endpoint, body):
             await send({"type": "http.response.body", "body": event, "more_body": True})
         await send({"type": "http.response.body", "body": b""})

@@ -183,7 +183,9 @@ class Run:
             self._timer = self._loop.call_later(self._deadlines.between_tokens_s, self._on_timer)
 
     def _end_of_stream(self) -> None:
-        if self._first_byte_s is None:
+        if self._first_byte_s is None and self._is_stream:
+            self._replace()  # the head was there, then the engine died: nothing was answered yet
+        elif self._first_byte_s is None:
             self._fail(no_completion(self._decision.model))
         elif not self._last_event.endswith(sse.DONE) or self._splitter.held_bytes:
             self._break(died_midway(self._decision.model))

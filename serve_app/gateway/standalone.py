@@ -34,6 +34,7 @@ from tracing.metrics import Recorder
 from tracing.setup import configure
 
 VERSION = "standalone"
+NUM_SEQS = 64
 _MODES = (("fast", 0.0, 300.0, 2.5), ("balanced", 0.3, 600.0, 3.2), ("creative", 0.9, 1800.0, 4.5))
 """Name, temperature, cache TTL and latency target in seconds. Source: spec rows B3 and B4."""
 
@@ -93,11 +94,15 @@ def standalone_table(
     secret: str,
     peers: Sequence[tuple[str, str]] = (),
     access: KeySnapshot = NO_KEYS,
+    num_seqs: int = NUM_SEQS,
 ) -> RoutingTable:
-    """`backends` are pairs of model id and base address, `peers` of a gateway's name and base address."""
+    """`backends` are pairs of model id and base address, `peers` of a gateway's name and base address.
+
+    Each backend takes `num_seqs` requests at a time.
+    """
     return RoutingTable(
         version=1,
-        backends=tuple(_backend(index, model, url) for index, (model, url) in enumerate(backends)),
+        backends=tuple(_backend(index, model, url, num_seqs) for index, (model, url) in enumerate(backends)),
         peers=tuple(Peer(replica=replica, url=url) for replica, url in peers),
         internal_secret=secret,
         access=access,
@@ -111,6 +116,7 @@ def standalone_gateway(
     replica: str = "local",
     peers: Sequence[tuple[str, str]] = (),
     access: KeySnapshot = NO_KEYS,
+    num_seqs: int = NUM_SEQS,
 ) -> Gateway:
     """`peers` are all gateways that keep the cache together, this one under its name `replica` among them."""
     models = list(dict.fromkeys(model for model, _ in backends))
@@ -120,7 +126,7 @@ def standalone_gateway(
         recorder=Recorder("standalone"),
         replica=replica,
     )
-    gateway.update(standalone_table(backends, secret=secret, peers=peers, access=access))
+    gateway.update(standalone_table(backends, secret=secret, peers=peers, access=access, num_seqs=num_seqs))
     return gateway
 
 
@@ -130,7 +136,7 @@ def _model(model: str, index: int) -> ModelSettings:
         source=f"default:{model}",
         dtype="float32",
         max_model_len=512,
-        max_num_seqs=64,
+        max_num_seqs=NUM_SEQS,
         num_replicas=1,
         priority=10,
         kv_cache_bytes=None,
@@ -150,7 +156,7 @@ def _mode(row: tuple[str, float, float, float], candidates: tuple[str, ...]) -> 
     )
 
 
-def _backend(index: int, model: str, url: str) -> Backend:
+def _backend(index: int, model: str, url: str, num_seqs: int) -> Backend:
     return Backend(
         replica=f"{model}#{index}",
         model=model,
@@ -159,7 +165,7 @@ def _backend(index: int, model: str, url: str) -> Backend:
         weights_version=VERSION,
         checkpoint_step=None,
         device="local/host",
-        max_num_seqs=64,
+        max_num_seqs=num_seqs,
         max_model_len=512,
     )
 
@@ -182,9 +188,12 @@ def main() -> None:
     parser.add_argument("--backend", type=_pair, action="append", required=True, metavar="MODEL=URL")
     parser.add_argument("--replica", default="local", help="this gateway's name among its peers")
     parser.add_argument("--peer", type=_pair, action="append", default=[], metavar="NAME=URL", help="itself as well")
+    parser.add_argument("--num-seqs", type=int, default=NUM_SEQS, help="requests one engine works on at a time")
     args = parser.parse_args()
     configure(names.GATEWAY)  # spans go where the environment says, by default nowhere
-    gateway = standalone_gateway(args.backend, secret=args.secret, replica=args.replica, peers=args.peer)
+    gateway = standalone_gateway(
+        args.backend, secret=args.secret, replica=args.replica, peers=args.peer, num_seqs=args.num_seqs
+    )
     uvicorn.run(gateway, host=args.host, port=args.port, access_log=False, log_level="warning")
 
 

@@ -43,6 +43,8 @@ class Asked:
     has_retry_after: bool
     is_openai_error: bool
     is_honest: bool
+    model: str = ""
+    """Who answered, as the body has it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,7 +73,7 @@ class Connections:
         self._idle: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
 
     async def post(self, body: bytes) -> tuple[bytes, bytes]:
-        """Head and body of the answer. Raises OSError or EOFError when the connection fails."""
+        """Head and body of the answer. Raises OSError or EOFError when it fails, ValueError without length."""
         reader, writer = self._take() or await asyncio.open_connection(*self._address)
         writer.write(_HEAD % len(body) + body)
         head = await reader.readuntil(b"\r\n\r\n")
@@ -94,7 +96,7 @@ async def _ask(to: Connections, number: int, intended_s: float) -> Asked:
     body = orjson.dumps({"model": "fast", "messages": [{"role": "user", "content": text}], "max_tokens": WORDS})
     try:
         head, answer = await to.post(body)
-    except (OSError, EOFError):
+    except (OSError, EOFError, ValueError):
         return Asked(0, time.perf_counter() - intended_s, False, False, False)
     return _read(head, answer, time.perf_counter() - intended_s)
 
@@ -107,12 +109,13 @@ def _read(raw_head: bytes, raw_body: bytes, took_s: float) -> Asked:
     except (IndexError, ValueError):
         return Asked(0, took_s, False, False, False)
     if status == 200:
-        return Asked(status, took_s, False, False, headers.get(b"x-headroom-model", b"").decode() == document["model"])
+        model = document["model"]
+        return Asked(status, took_s, False, False, headers.get(b"x-headroom-model", b"").decode() == model, model)
     is_error = isinstance(document.get("error"), dict) and {"message", "type", "code"} <= document["error"].keys()
     return Asked(status, took_s, b"retry-after" in headers, is_error, is_error and b"retry-after" in headers)
 
 
-async def _load(to: Connections, *, per_s: float, duration_s: float, first: int) -> list[Asked]:
+async def load(to: Connections, *, per_s: float, duration_s: float, first: int) -> list[Asked]:
     began_s = time.perf_counter()
     tasks = []
     for number in range(int(per_s * duration_s)):
@@ -161,7 +164,7 @@ async def _measure(to: Connections, duration_s: float) -> list[Row]:
     rows = []
     for index, times in enumerate(TIMES):
         per_s = times * CAPACITY_PER_S
-        asked = await _load(to, per_s=per_s, duration_s=duration_s, first=index * 1_000_000)
+        asked = await load(to, per_s=per_s, duration_s=duration_s, first=index * 1_000_000)
         rows.append(_row(times, per_s, duration_s, asked, await _recovery_s(to)))
         await asyncio.sleep(6.0)
     return rows

@@ -23,7 +23,7 @@ def ray_serve_llm_command(engine: Engine, *, programs: Path, log: Path, haproxy:
     return Command(
         name="ray.serve.llm, HAProxy" if haproxy else "ray.serve.llm",
         arguments=[str(programs / "serve"), "run", "--address", "local", str(config)],
-        variables={**_ray_variables(folder), **(_haproxy_variables(folder) if haproxy else {})},
+        variables={**own_ray_variables(folder), **(_haproxy_variables(folder) if haproxy else {})},
         url=f"http://127.0.0.1:{port}",
         ready=answers_a_chat("/v1/chat/completions", json.dumps(_FIRST).encode()),
         log=log,
@@ -73,7 +73,7 @@ def _serve_config(engine: Engine, port: int) -> dict[str, object]:
     }
 
 
-def _ray_variables(folder: Path) -> dict[str, str]:
+def own_ray_variables(folder: Path) -> dict[str, str]:
     """A token of its own, so that none is left in the user's home."""
     token = folder / "token"
     token.touch(mode=0o600)

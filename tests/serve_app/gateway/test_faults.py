@@ -70,6 +70,13 @@ class TestAReplicaLostBeforeTheFirstByte:
             assert sum(engine.counts.num_started for engine in on.engines[:3]) == 2
             assert on.engines[3].counts.num_started == 0
 
+    async def test_that_ends_a_stream_before_its_first_event_is_replaced_unseen(self) -> None:
+        async with stage("mini", "mini") as on:
+            on.engine.behaviour = Behaviour.EMPTY
+            answers = [await on.chat(chat(text=str(number), stream=True)) for number in range(6)]
+            assert on.engine.counts.num_started > 0
+            assert {(answer.status_code, answer.content[-8:]) for answer in answers} == {(200, b"[DONE]\n\n")}
+
     async def test_without_another_is_503_and_never_an_empty_answer(self) -> None:
         async with stage(dead=(backend("mini", url=free_url()),)) as on:
             answer = await on.chat(chat("fast"))
