@@ -101,7 +101,8 @@ class TestNothingButAWholeGoodAnswer:
                 on.engine.first_token_s = 1.0
             bad = await on.chat(chat(stream=stream))
             row = await on.cache_row()
-            good_enough = behaviour in {Behaviour.HANG_MIDWAY, Behaviour.NO_DONE, Behaviour.ERROR_EVENT} and not stream
+            of_streams = {Behaviour.EMPTY, Behaviour.HANG_MIDWAY, Behaviour.NO_DONE, Behaviour.ERROR_EVENT}
+            good_enough = behaviour in of_streams and not stream
             assert row["entries"] == (1 if good_enough else 0), bad.text
             on.engine.behaviour, on.engine.first_token_s = Behaviour.GOOD, 0.0
             assert _cache(await on.chat(chat(stream=stream))) == ("hit" if good_enough else "miss")
