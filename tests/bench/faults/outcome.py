@@ -73,11 +73,10 @@ def counted(
 
 def _told(bad: Sequence[Answer]) -> str:
     """Such as `2 refused, no Retry-After (500)`."""
-    kinds = Counter((answer.ending, answer.status) for answer in bad)
-    return "; ".join(
-        f"{count} {ending}" + (f" ({status})" if status not in (0, 200) else "")
-        for (ending, status), count in kinds.most_common()
+    kinds = Counter(
+        answer.ending.value + (f" ({answer.status})" if answer.status not in (0, 200) else "") for answer in bad
     )
+    return "; ".join(f"{count} {kind}" for kind, count in kinds.most_common())
 
 
 def table(rows: Sequence[Row]) -> str:

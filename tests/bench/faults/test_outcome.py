@@ -50,6 +50,10 @@ class TestOutcome:
         assert (outcome.asked, outcome.failed, outcome.bad_for_s) == (3, 2, 4.5)
         assert outcome.saw == "1 silent cut; 1 refused, no Retry-After (500)"
 
+    def test_counts_one_kind_of_end_once_whatever_came_before_it(self) -> None:
+        hangs = [answer(Ending.HUNG, ended_s=3.0, status=status) for status in (0, 200)]
+        assert counted(hangs, fault_s=1.0).saw == "2 hang"
+
     def test_without_a_bad_answer_lasts_no_time(self) -> None:
         assert counted([answer(Ending.WHOLE, ended_s=3.0)], fault_s=1.0).bad_for_s == 0.0
 
