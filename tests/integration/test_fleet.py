@@ -227,6 +227,7 @@ class TestSilence:
         until_health(two_nodes, "healthy", deadline_s=60)
 
 
+@pytest.mark.slow
 class TestPreempt:
     def test_a_job_on_a_device_of_too_much_power_goes_on_elsewhere_from_its_last_checkpoint(
         self, two_nodes: LiveCluster, drill: Drill
