@@ -243,7 +243,7 @@ class TestPreempt:
             lambda: job(two_nodes, job_id, node="second", at_step=260), deadline_s=120, what="its first checkpoint"
         )
         two_nodes.headroom("uncordon", "head/host", *at)
-        drill.says(SECOND, power_w=999)
+        drill.says(SECOND, power_w=999, power_limit_w=400)
         again = eventually(
             lambda: job(two_nodes, job_id, node="head", at_step=first["step"]), deadline_s=120, what="it on the head"
         )
