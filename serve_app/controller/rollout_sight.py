@@ -96,14 +96,18 @@ class AnswersSeen:
 
 
 def _percentile_s(buckets: list[int], part: float) -> float | None:
-    """Upper bound of the bucket in which that part of all is reached; the last bound for what is beyond it."""
-    if not sum(buckets):
+    """Between the bounds of the bucket in which that part of all is reached; the last bound for what is beyond it.
+
+    As Prometheus' `histogram_quantile`: a bound alone would take a step from one bucket to the next for a doubling.
+    """
+    wanted = part * sum(buckets)
+    if not wanted:
         return None
-    bounds, reached = names.ANSWER_DURATION.buckets, 0
+    bounds, reached, lower = names.ANSWER_DURATION.buckets, 0.0, 0.0
     for bound, count in zip((*bounds, bounds[-1]), buckets, strict=True):
-        reached += count
-        if reached >= part * sum(buckets):
-            return bound
+        if count and reached + count >= wanted:
+            return lower + (bound - lower) * (wanted - reached) / count
+        reached, lower = reached + count, bound
     return bounds[-1]
 
 

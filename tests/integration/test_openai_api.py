@@ -226,7 +226,7 @@ class TestTheClientsOwnWays:
 
     def test_a_raw_response_has_the_heads_and_the_answer(self, client: openai.OpenAI) -> None:
         with client.chat.completions.with_streaming_response.create(
-            model="mini", messages=user("Even or odd: 5")
+            model="mini", messages=user("Even or odd: 5"), temperature=0
         ) as raw:
             assert raw.status_code == 200
             assert raw.headers["x-headroom-model"] == "mini"

@@ -8,7 +8,7 @@ import pytest
 
 from tests.integration.road import TRAINER, Road, travelled, two_nodes
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(1500)]
+pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(1500)]
 
 
 @pytest.fixture(scope="module")
