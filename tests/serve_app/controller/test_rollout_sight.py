@@ -6,7 +6,7 @@ import pytest
 
 from serve_app.controller.rollout_sight import AnswersSeen
 from tracing import names
-from tracing.metrics import Delta, HistogramTotals
+from tracing.metrics import Delta, HistogramTotals, Key
 
 BOUNDS = names.ANSWER_DURATION.buckets
 
@@ -14,8 +14,9 @@ BOUNDS = names.ANSWER_DURATION.buckets
 def report(sequence: int, *, in_bucket: dict[int, int]) -> Delta:
     """Running totals of one gateway: answers of one version, by index of their bucket."""
     counts = tuple(in_bucket.get(index, 0) for index in range(len(BOUNDS) + 1))
-    key = (names.ANSWER_DURATION.name, ("mini", "v1"))
-    histograms = {key: HistogramTotals(counts, 0.0)}
+    histograms: dict[Key, HistogramTotals] = {
+        (names.ANSWER_DURATION.name, ("mini", "v1")): HistogramTotals(counts, 0.0),
+    }
     return Delta(source="g", sequence=sequence, at_s=0.0, counters={}, gauges={}, histograms=histograms)
 
 
