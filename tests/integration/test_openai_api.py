@@ -189,6 +189,7 @@ class TestSampling:
         assert text_of(stopped) == whole[: whole.index(stop)]
 
 
+@pytest.mark.slow
 class TestTheStreamHelper:
     def test_gathers_its_events_to_the_whole_answer(self, client: openai.OpenAI) -> None:
         whole = text_of(chat(client, "small", "Reverse the word: stone", temperature=0))
@@ -208,6 +209,7 @@ class TestTheStreamHelper:
         assert all(one is not None and one.content and one.content[0].logprob <= 0 for one in told)
 
 
+@pytest.mark.slow
 class TestTools:
     def test_left_to_the_model_are_refused_by_the_engine_and_said_to_be(self, client: openai.OpenAI) -> None:
         """The default models know no form of calls, so cluster.yaml names no `tool_parser` for them."""
@@ -217,6 +219,7 @@ class TestTools:
         assert refused.value.body["origin"] == "engine"
 
 
+@pytest.mark.slow
 class TestTheClientsOwnWays:
     def test_a_time_out_is_its_own_error_and_frees_the_engine(self, client: openai.OpenAI) -> None:
         hasty = client.with_options(timeout=0.05)
