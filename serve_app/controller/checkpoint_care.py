@@ -18,10 +18,10 @@ from serve_app.compare.care import Key
 from serve_app.controller.bringup import Bringup
 from serve_app.controller.model_alerts import ModelAlerts
 from serve_app.controller.rollout_desk import PINNED_BY
-from serve_app.controller.turns import kept
 from serve_app.logs import logger
 from serve_app.rollout.record import Record
 from serve_app.rollout.returnable import weights_of
+from serve_app.turns import kept
 
 EVERY_S: Final = 86_400.0
 AGAIN_S: Final = 3600.0

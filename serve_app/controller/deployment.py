@@ -51,12 +51,12 @@ from serve_app.controller.scaling_desk import ScalingDesk
 from serve_app.controller.scaling_sight import Seen
 from serve_app.controller.store import Store
 from serve_app.controller.telemetry import ControllerTelemetry
-from serve_app.controller.turns import kept
 from serve_app.engines.fingerprint import Fingerprint
 from serve_app.fleet.measurements import store_path
 from serve_app.fleet.process_memory import ProcessKey
 from serve_app.gateway.routing_table import Offer, Peer, RoutingTable
 from serve_app.logs import logger
+from serve_app.turns import kept
 from tracing import names
 from tracing.setup import configure
 

@@ -20,10 +20,10 @@ from serve_app.controller.bringup import Bringup
 from serve_app.controller.claims import Weights
 from serve_app.controller.lessons import Lessons
 from serve_app.controller.model_alerts import ModelAlerts
-from serve_app.controller.turns import kept
 from serve_app.errors import CheckpointRefused
 from serve_app.logs import logger
 from serve_app.training.checkpoints import read_manifest
+from serve_app.turns import kept
 from tracing.live_metrics import LiveTestMetrics
 
 _TURN_S: Final = 60.0

@@ -7,10 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
-from serve_app.controller.turns import kept
 from serve_app.jobs.service import JobService, JobView
 from serve_app.jobs.wire import shown
 from serve_app.rollout.status_files import write_training_status
+from serve_app.turns import kept
 
 MOST_JOBS: Final = 100
 """The newest."""

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Final
 
 from serve_app.compare.json_file import write_json
-from serve_app.controller.turns import kept
 from serve_app.jobs.service import JobService
 from serve_app.jobs.settings_review import DAY_S, WEEK_DAYS, settings_review
 from serve_app.logs import logger
+from serve_app.turns import kept
 
 FILE_NAME: Final = "settings_review.json"
 _LOOK_S: Final = 3600.0
